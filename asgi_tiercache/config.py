@@ -1,0 +1,278 @@
+"""Policies, regions and presets: what a user decides, checked when it is written down."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+from asgi_tiercache.errors import ConfigError
+
+Eviction: TypeAlias = Literal["lru", "lfu", "ttl"]
+"""Which entry a full region gives up: least recently used, least frequently used, earliest to expire."""
+Mode: TypeAlias = Literal["explicit", "http", "rfc9111"]
+Source: TypeAlias = Callable[[Mapping[str, Any]], str | bytes | None]
+"""A callable that takes an ASGI scope and returns a part of the key."""
+
+MAX_TAG_BYTES = 256
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_SCOPE_CREDENTIALS = frozenset({"session", "user", "auth"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """A part of L1 with bounds and an eviction order of its own.
+
+    Args:
+        name: As it appears in statistics; policies that name the same region share it.
+        max_entries: How many entries it holds at the most.
+        max_bytes: How many bytes of bodies, headers, keys and tags it holds at the most.
+        eviction: `"lru"`, `"lfu"`, or `"ttl"` for the earliest expiry first.
+
+    Raises:
+        ConfigError: a bound is not positive, or the eviction order is unknown.
+    """
+
+    name: str = "default"
+    max_entries: int = 10_000
+    max_bytes: int = 64 * 1024 * 1024
+    eviction: Eviction = "lru"
+
+    def __post_init__(self) -> None:
+        if self.max_entries < 1:
+            raise ConfigError("max_entries", f"must be at least 1, not {self.max_entries!r}")
+        if self.max_bytes < 1:
+            raise ConfigError("max_bytes", f"must be at least 1, not {self.max_bytes!r}")
+        if self.eviction not in ("lru", "lfu", "ttl"):
+            raise ConfigError("eviction", f"must be 'lru', 'lfu' or 'ttl', not {self.eviction!r}")
+
+
+DEFAULT_REGION = Region()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How the responses of a route, or the values of a function, are keyed, stored and reused.
+
+    Durations are seconds, sizes are bytes, field names count in any case. Lists may be given wherever a tuple is
+    shown; one string stands for a tuple of one.
+
+    Args:
+        ttl: Freshness of what is stored. None leaves it to the response (HTTP mode only).
+        l1_ttl: Bounds the copy in this process; default: `ttl`.
+        status_ttl: Freshness by status code, before `ttl`; each status named here is stored. 0: never stored.
+        statuses: The status codes that are stored.
+        region: The part of L1 that holds the entries.
+        tags: Templates such as `"video:{video_id}"`, filled from path and query parameters or bound arguments.
+        query: The only query parameters that count, for the key and for the handler.
+        drop_query: Query parameters that do not count; `"utm_*"` drops every name with that beginning.
+        vary_on: Request headers that are part of the key.
+        cookies: Cookies that are part of the key; the handler receives no others.
+        user: Takes the ASGI scope, returns who is asking. Part of the key; covers every credential. Where it
+            raises or returns None the request passes by uncached.
+        ignore: Credentials (`"cookie"`, `"authorization"`, `"session"`, `"user"`, `"auth"`) or headers that the
+            response does not depend on: withheld from the handler. For functions: arguments left out of the key.
+        key: Takes the ASGI scope, returns a further part of the key.
+        body: The request body is part of the key; without it a GET with a body passes by.
+        version: Part of the key; change it to start afresh.
+        hash_path: The path appears in keys, logs and statistics only as a hash.
+        strict: Withhold from the handler every request header that is neither keyed nor merely negotiates or traces.
+        dependencies: `"always"` runs a FastAPI route's dependencies on hits, too, and skips only the handler.
+        downstream: What the client is told in `Cache-Control`: `"keep"` what the handler said, `"remove"` it, or a
+            value to send instead.
+        max_body: Larger responses are passed on and not stored.
+        files: Files up to this size, sent by path (`http.response.pathsend`), are read and stored; 0: none are.
+        compress: Deflate bodies at rest in lower tiers.
+        per_user: A route with this policy needs `user=`; without it the policy is refused at start.
+        unverified: What to do while Redis cannot confirm that nothing was invalidated: `"serve"` for a while, or
+            `"bypass"` the cache.
+        mode: Set by `Policy.http()` and `Policy.rfc9111()`.
+
+    Raises:
+        ConfigError: an option is wrong; the message names it.
+    """
+
+    ttl: float | None = None
+    l1_ttl: float | None = None
+    status_ttl: Mapping[int, float] = field(default_factory=dict)
+    statuses: tuple[int, ...] = (200, 203, 204, 301, 308)
+    region: Region = DEFAULT_REGION
+    tags: tuple[str, ...] = ()
+    query: tuple[str, ...] | None = None
+    drop_query: tuple[str, ...] = ()
+    vary_on: tuple[str, ...] = ()
+    cookies: tuple[str, ...] = ()
+    user: Source | None = None
+    ignore: tuple[str, ...] = ()
+    key: Source | None = None
+    body: bool = False
+    version: str = ""
+    hash_path: bool = False
+    strict: bool = True
+    dependencies: Literal["miss", "always"] = "miss"
+    downstream: str = "keep"
+    max_body: int = 1024 * 1024
+    files: int = 0
+    compress: bool = False
+    per_user: bool = False
+    unverified: Literal["serve", "bypass"] = "serve"
+    mode: Mode = "explicit"
+
+    def __post_init__(self) -> None:
+        self._normalise()
+        self._check_numbers()
+        self._check_names()
+
+    @classmethod
+    def http(cls, **options: Any) -> Policy:
+        """What routes get that nobody named: stored only where the response itself says so.
+
+        RFC 9111 without heuristics; a request with any credential, cookies included, only meets responses that
+        say `public`, `s-maxage` or carry a targeted field.
+        """
+        return cls(**{"mode": "http", "strict": False, **options})
+
+    @classmethod
+    def rfc9111(cls, **options: Any) -> Policy:
+        """The shared cache of RFC 9111 as it stands: heuristic freshness included, cookies no obstacle."""
+        return cls(**{"mode": "rfc9111", "strict": False, **options})
+
+    def but(self, **changes: Any) -> Policy:
+        """This policy with some options changed: `STATIC.but(tags=["config"])`."""
+        try:
+            return dataclasses.replace(self, **changes)
+        except TypeError as error:
+            raise ConfigError("policy", str(error)) from None
+
+    @property
+    def memory_ttl(self) -> float:
+        """The longest time, in seconds, that an entry stays in this process."""
+        return math.inf if self.l1_ttl is None else self.l1_ttl
+
+    def ttl_for(self, status: int) -> float | None:
+        """The freshness lifetime that the policy gives a response with `status`; None where it gives none."""
+        return self.status_ttl.get(status, self.ttl)
+
+    def stores(self, status: int) -> bool:
+        """Whether an explicit policy lets a response with `status` be stored."""
+        if status in self.status_ttl:
+            return self.status_ttl[status] > 0
+        return status in self.statuses
+
+    def _normalise(self) -> None:
+        def put(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        for name in ("tags", "drop_query", "cookies"):
+            put(name, _strings(name, getattr(self, name)))
+        for name in ("vary_on", "ignore"):
+            put(name, tuple(dict.fromkeys(text.lower() for text in _strings(name, getattr(self, name)))))
+        if self.query is not None:
+            put("query", _strings("query", self.query))
+        put("statuses", tuple(self.statuses))
+        put("status_ttl", MappingProxyType(dict(self.status_ttl)))
+
+    def _check_numbers(self) -> None:
+        if self.ttl is None and self.mode == "explicit" and not self.status_ttl:
+            raise ConfigError("ttl", "an explicit policy needs one; Policy.http() leaves it to the response")
+        if self.ttl is not None:
+            check_seconds("ttl", self.ttl)
+        if self.l1_ttl is not None:
+            check_seconds("l1_ttl", self.l1_ttl)
+        for status, seconds in self.status_ttl.items():
+            _check_status("status_ttl", status)
+            check_seconds(f"status_ttl[{status}]", seconds, zero=True)
+        for status in self.statuses:
+            _check_status("statuses", status)
+        for name in ("max_body", "files"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
+                raise ConfigError(name, f"must be a number of bytes, not {getattr(self, name)!r}")
+
+    def _check_names(self) -> None:
+        for template in self.tags:
+            check_tag("tags", re.sub(r"\{\w+\}", "x", template))
+        for name in self.vary_on:
+            if not _TOKEN.fullmatch(name):
+                raise ConfigError("vary_on", f"{name!r} is not a header name")
+        for name in self.ignore:
+            if name in self.vary_on or (name == "cookie" and self.cookies):
+                raise ConfigError("ignore", f"{name!r} is part of the key, so it cannot be ignored")
+        for name in self.drop_query:
+            if self.query is not None and name in self.query:
+                raise ConfigError("drop_query", f"{name!r} is in query= as well")
+        for option in ("user", "key"):
+            value = getattr(self, option)
+            if value is not None and not callable(value):
+                raise ConfigError(option, f"must be callable, not {value!r}")
+        if self.dependencies not in ("miss", "always"):
+            raise ConfigError("dependencies", f"must be 'miss' or 'always', not {self.dependencies!r}")
+        if self.unverified not in ("serve", "bypass"):
+            raise ConfigError("unverified", f"must be 'serve' or 'bypass', not {self.unverified!r}")
+        if self.mode not in ("explicit", "http", "rfc9111"):
+            raise ConfigError("mode", f"must be 'explicit', 'http' or 'rfc9111', not {self.mode!r}")
+        if not isinstance(self.region, Region):
+            raise ConfigError("region", f"must be a Region, not {self.region!r}")
+        if re.search(r"[\x00-\x1f\x7f]", self.downstream):
+            raise ConfigError("downstream", "must not hold control characters")
+
+
+def check_seconds(option: str, value: float, *, zero: bool = False) -> float:
+    """`value` if it is a usable duration in seconds.
+
+    Raises:
+        ConfigError: it is no number, not finite, negative, or 0 where `zero` does not allow that.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(option, f"must be a finite number of seconds, not {value!r}")
+    if value < 0 or (value == 0 and not zero):
+        raise ConfigError(option, f"must be {'at least' if zero else 'above'} 0 seconds, not {value!r}")
+    return value
+
+
+def check_tag(option: str, tag: str) -> str:
+    """`tag`, as written in code, if it may name a tag.
+
+    Raises:
+        ConfigError: it is empty, longer than 256 bytes, or holds `*` or a control character.
+    """
+    if not isinstance(tag, str) or not tag:
+        raise ConfigError(option, f"a tag must be a text that is not empty, not {tag!r}")
+    if len(tag.encode("utf-8", "surrogatepass")) > MAX_TAG_BYTES:
+        raise ConfigError(option, f"a tag has at most {MAX_TAG_BYTES} bytes: {tag[:40]!r}...")
+    if re.search(r"[*\x00-\x1f\x7f]", tag):
+        raise ConfigError(option, f"a tag must not hold '*' or control characters: {tag!r}")
+    return tag
+
+
+def _strings(option: str, value: str | Iterable[str]) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else tuple(value)
+    for text in texts:
+        if not isinstance(text, str) or not text:
+            raise ConfigError(option, f"must hold texts that are not empty, not {text!r}")
+    return texts
+
+
+def _check_status(option: str, status: int) -> None:
+    if not isinstance(status, int) or not 200 <= status <= 599 or status in (206, 304):
+        raise ConfigError(option, f"{status!r} is not the status of a complete response")
+
+
+STATIC = Policy(
+    ttl=604_800, l1_ttl=86_400, region=Region(name="static", max_entries=500, eviction="lru"), compress=True
+)
+"""Configuration, catalogues: a day in memory, a week in Redis."""
+
+FREQUENT = Policy(
+    ttl=3_600, l1_ttl=1_800, region=Region(name="frequent", max_entries=1_000, eviction="lru"), compress=True
+)
+"""What is asked again and again: half an hour in memory, an hour in Redis."""
+
+TEMPORARY = Policy(ttl=1_800, l1_ttl=300, region=Region(name="temporary", max_entries=2_000, eviction="ttl"))
+"""Searches, intermediate results: five minutes in memory, half an hour in Redis."""
+
+SESSION = Policy(ttl=7_200, l1_ttl=3_600, region=Region(name="session", max_entries=1_000), per_user=True)
+"""What belongs to one user: an hour in memory, two hours in Redis. Give it the user: `SESSION.but(user=...)`."""

@@ -1,0 +1,106 @@
+"""Facts that the lower layers report, and the hub that hands them on.
+
+Statistics, logging and metrics subscribe; nothing that emits a signal knows who listens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+logger = logging.getLogger("asgi_tiercache")
+
+
+class Answered(NamedTuple):
+    """A request or a function call was answered."""
+
+    route: str
+    """The route's template, or the function's name."""
+    outcome: str
+    """`"hit"`, `"miss"`, or `"pass"` where the cache stood aside."""
+    detail: str
+    """Of a hit: the tier (`"L1"`, `"L2"`, `"L3"`, `"flight"`); of a miss: `""` or why it was not stored;
+    of a pass: the reason."""
+    seconds: float
+    """From arrival to the first byte of a hit, to the last of a miss; 0.0 where it was not measured."""
+
+
+class TierRead(NamedTuple):
+    """A lower tier was asked for entries."""
+
+    tier: str
+    hits: int
+    misses: int
+    seconds: float
+
+
+class TierFailed(NamedTuple):
+    """A tier failed or ran into its deadline; the operation counted as a miss."""
+
+    tier: str
+    operation: str
+    error: str
+
+
+class BreakerChanged(NamedTuple):
+    """A tier's circuit breaker opened or closed."""
+
+    tier: str
+    state: str
+    """`"open"` or `"closed"`."""
+
+
+class EntryRejected(NamedTuple):
+    """Bytes found in a lower tier were not a usable entry; they counted as a miss."""
+
+    tier: str
+    reason: str
+
+
+class WriteDropped(NamedTuple):
+    """A write to a lower tier was given up: the queue was full or closed."""
+
+    tier: str
+    reason: str
+
+
+class Evicted(NamedTuple):
+    """A region of L1 made room."""
+
+    region: str
+    entries: int
+
+
+class Invalidated(NamedTuple):
+    """An invalidation was made on this worker."""
+
+    kind: str
+    """`"tag"`, `"key"`, `"path"`, `"route"`, `"user"` or `"all"`."""
+    count: int
+    durable: bool
+
+
+Signal = (
+    Answered | TierRead | TierFailed | BreakerChanged | EntryRejected | WriteDropped | Evicted | Invalidated
+)
+Listener = Callable[[Signal], None]
+
+
+class Signals:
+    """Hands each signal to every listener, in the order in which they subscribed."""
+
+    def __init__(self) -> None:
+        self._listeners: tuple[Listener, ...] = ()
+
+    def subscribe(self, listener: Listener) -> None:
+        """Call `listener` with every signal from now on, on the thread that emits it."""
+        self._listeners = (*self._listeners, listener)
+
+    def emit(self, signal: Signal) -> None:
+        """Report `signal`. A listener that raises is logged; it fails nobody's request."""
+        for listener in self._listeners:
+            try:
+                listener(signal)
+            except Exception:
+                logger.exception("listener %r failed on %s", listener, type(signal).__name__)
