@@ -20,7 +20,11 @@ Source: TypeAlias = Callable[[Mapping[str, Any]], str | bytes | None]
 
 MAX_TAG_BYTES = 256
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_SCOPE_CREDENTIALS = frozenset({"session", "user", "auth"})
+_CHOICES = {
+    "dependencies": ("miss", "always"),
+    "unverified": ("serve", "bypass"),
+    "mode": ("explicit", "http", "rfc9111"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,7 @@ class Policy:
         downstream: What the client is told in `Cache-Control`: `"keep"` what the handler said, `"remove"` it, or a
             value to send instead.
         max_body: Larger responses are passed on and not stored.
+        request_directives: Whether `Cache-Control` in requests counts (HTTP mode only); False: no client forces a miss.
         files: Files up to this size, sent by path (`http.response.pathsend`), are read and stored; 0: none are.
         compress: Deflate bodies at rest in lower tiers.
         per_user: A route with this policy needs `user=`; without it the policy is refused at start.
@@ -116,6 +121,7 @@ class Policy:
     dependencies: Literal["miss", "always"] = "miss"
     downstream: str = "keep"
     max_body: int = 1024 * 1024
+    request_directives: bool = True
     files: int = 0
     compress: bool = False
     per_user: bool = False
@@ -126,6 +132,7 @@ class Policy:
         self._normalise()
         self._check_numbers()
         self._check_names()
+        self._check_kinds()
 
     @classmethod
     def http(cls, **options: Any) -> Policy:
@@ -204,20 +211,19 @@ class Policy:
         for name in self.drop_query:
             if self.query is not None and name in self.query:
                 raise ConfigError("drop_query", f"{name!r} is in query= as well")
+        if re.search(r"[\x00-\x1f\x7f]", self.downstream):
+            raise ConfigError("downstream", "must not hold control characters")
+
+    def _check_kinds(self) -> None:
         for option in ("user", "key"):
             value = getattr(self, option)
             if value is not None and not callable(value):
                 raise ConfigError(option, f"must be callable, not {value!r}")
-        if self.dependencies not in ("miss", "always"):
-            raise ConfigError("dependencies", f"must be 'miss' or 'always', not {self.dependencies!r}")
-        if self.unverified not in ("serve", "bypass"):
-            raise ConfigError("unverified", f"must be 'serve' or 'bypass', not {self.unverified!r}")
-        if self.mode not in ("explicit", "http", "rfc9111"):
-            raise ConfigError("mode", f"must be 'explicit', 'http' or 'rfc9111', not {self.mode!r}")
+        for option, allowed in _CHOICES.items():
+            if getattr(self, option) not in allowed:
+                raise ConfigError(option, f"must be one of {', '.join(allowed)}, not {getattr(self, option)!r}")
         if not isinstance(self.region, Region):
             raise ConfigError("region", f"must be a Region, not {self.region!r}")
-        if re.search(r"[\x00-\x1f\x7f]", self.downstream):
-            raise ConfigError("downstream", "must not hold control characters")
 
 
 def check_seconds(option: str, value: float, *, zero: bool = False) -> float:

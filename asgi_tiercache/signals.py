@@ -77,13 +77,12 @@ class Invalidated(NamedTuple):
 
     kind: str
     """`"tag"`, `"key"`, `"path"`, `"route"`, `"user"` or `"all"`."""
-    count: int
+    names: int
+    """How many tags, keys, ... were named."""
     durable: bool
 
 
-Signal = (
-    Answered | TierRead | TierFailed | BreakerChanged | EntryRejected | WriteDropped | Evicted | Invalidated
-)
+Signal = Answered | TierRead | TierFailed | BreakerChanged | EntryRejected | WriteDropped | Evicted | Invalidated
 Listener = Callable[[Signal], None]
 
 

@@ -1,0 +1,267 @@
+"""The one binary format of an entry in a lower tier.
+
+What a tier returns may be anything: another version's bytes, half a write, an attacker's. So every length is checked
+before what it measures is read, a checksum covers all that follows it, and each field's type is checked before an
+`Entry` is made. What fails is a value, `Rejected`, since to its reader it is just a miss.
+
+    magic "ATC" | version | checksum | compression, lengths | block | canonical | field lines | body
+
+Numbers are big-endian. The block is a JSON array; the field lines are the lengths of all names and values, then
+their bytes, so that any bytes may occur in them.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import orjson
+from xxhash import xxh3_64_intdigest
+
+from asgi_tiercache.errors import CodecError
+from asgi_tiercache.types import Entry, Flag, Header, Stamp
+
+MAX_BODY = 64 * 1024 * 1024
+"""Bytes of the longest body that is written, and of the longest that is read unless the reader says otherwise."""
+MAX_BLOCK = 64 * 1024
+"""Bytes of the longest header block: stamp, times, tags and status as JSON."""
+MAX_LINES = 256 * 1024
+"""Bytes that the field lines may take, with eight bytes of lengths for each."""
+MAX_TAGS = 128 + 8
+"""Tags on one entry: 128 given ones and the implicit ones (key, path, route, user and what may follow)."""
+MIN_DEFLATED = 1024
+"""Bytes from which on deflating a body is worth the time."""
+
+_MAGIC = b"ATC"
+_VERSION = 1
+_PREFIX = struct.Struct(">3sBQBHIIIII")
+_COVERED = 12  # the checksum stands before everything that it covers, the lengths included
+_PLAIN, _DEFLATE = 0, 1
+
+# `Flag(n)` costs more than the rest of the block; a deflated body is told by the compression code alone.
+_FLAGS = {n: Flag(n) for n in range(sum(Flag) + 1) if not n & Flag.COMPRESSED}
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Bytes that are not a usable entry: a miss, to be counted under `reason`."""
+
+    reason: str
+    """One of a few short texts, fit to be the name of a counter."""
+
+
+class _BrokenError(Exception):
+    """What was wrong; never leaves this module."""
+
+
+class _Block(NamedTuple):
+    stamp: Stamp
+    created: float
+    lifetime: float
+    tags: tuple[str, ...]
+    status: int
+    vary: tuple[str, ...]
+    flags: Flag
+
+
+class _Lengths(NamedTuple):
+    compression: int
+    lines: int
+    """How many field lines there are; all else is in bytes."""
+    block: int
+    canonical: int
+    fields: int
+    body: int
+    plain: int
+    """The body's length once it is inflated."""
+
+
+def encode(entry: Entry, *, compress: bool = False) -> bytes:
+    """The bytes that `decode` makes an equal entry of; fields that belong to this process are left out.
+
+    Args:
+        entry: With a plain body, as every entry in memory has.
+        compress: Deflate the body if it has 1 KiB or more, carries no `Content-Encoding`, and gets smaller by it.
+
+    Raises:
+        CodecError: the entry breaks a bound, or holds what `decode` would reject.
+    """
+    try:
+        return _encode(entry, compress)
+    except _BrokenError as error:
+        raise CodecError(f"an entry with status {entry.status} cannot be encoded: {error}") from error
+
+
+def decode(data: bytes, *, max_body: int = MAX_BODY) -> Entry | Rejected:
+    """The entry in `data`, or why there is none; raises for no bytes whatever.
+
+    Args:
+        data: Bytes of unknown origin.
+        max_body: Bytes that the body may have once it is inflated.
+    """
+    try:
+        return _decode(data, max_body)
+    except _BrokenError as error:
+        return Rejected(str(error))
+
+
+def _encode(entry: Entry, compress: bool) -> bytes:
+    block = _write_block(entry)
+    fields = _write_lines(entry.headers)
+    body = _deflated(entry) if compress else None
+    lengths = _Lengths(
+        compression=_PLAIN if body is None else _DEFLATE,
+        lines=len(entry.headers),
+        block=len(block),
+        canonical=len(entry.canonical),
+        fields=len(fields),
+        body=len(entry.body if body is None else body),
+        plain=len(entry.body),
+    )
+    _check_bounds(lengths, MAX_BODY)
+    if lengths.canonical > MAX_BODY:
+        raise _BrokenError("canonical form too long")
+    _read_block(block)  # the reader's own checks: what they refuse must never be written
+    prefix = _PREFIX.pack(_MAGIC, _VERSION, 0, *lengths)
+    data = b"".join((prefix[_COVERED:], block, entry.canonical, fields, entry.body if body is None else body))
+    return _PREFIX.pack(_MAGIC, _VERSION, xxh3_64_intdigest(data), *lengths)[:_COVERED] + data
+
+
+def _decode(data: bytes, max_body: int) -> Entry:
+    lengths = _read_prefix(data, max_body)
+    canonical = _PREFIX.size + lengths.block
+    fields = canonical + lengths.canonical
+    body = fields + lengths.fields
+    stamp, created, lifetime, tags, status, vary, flags = _read_block(data[_PREFIX.size : canonical])
+    return Entry(
+        stamp,
+        created,
+        lifetime,
+        data[canonical:fields],
+        tags,
+        status,
+        _read_lines(data[fields:body], lengths.lines),
+        data[body:] if lengths.compression == _PLAIN else _inflated(data[body:], lengths.plain),
+        vary,
+        flags,
+    )
+
+
+def _read_prefix(data: bytes, max_body: int) -> _Lengths:
+    if len(data) < _PREFIX.size:
+        raise _BrokenError("too short")
+    magic, version, checksum, *numbers = _PREFIX.unpack_from(data)
+    if magic != _MAGIC:
+        raise _BrokenError("not an entry")
+    if version != _VERSION:
+        raise _BrokenError("another version")
+    lengths = _Lengths._make(numbers)
+    _check_bounds(lengths, max_body)
+    if len(data) != _PREFIX.size + lengths.block + lengths.canonical + lengths.fields + lengths.body:
+        raise _BrokenError("wrong length")
+    if checksum != xxh3_64_intdigest(memoryview(data)[_COVERED:]):
+        raise _BrokenError("wrong checksum")
+    return lengths
+
+
+def _check_bounds(lengths: _Lengths, max_body: int) -> None:
+    if lengths.block > MAX_BLOCK:
+        raise _BrokenError("header block too long")
+    if lengths.fields > MAX_LINES:
+        raise _BrokenError("field lines too long")
+    if lengths.plain > max_body:
+        raise _BrokenError("body too long")
+    if lengths.compression == _PLAIN:
+        consistent = lengths.body == lengths.plain
+    elif lengths.compression == _DEFLATE:
+        consistent = lengths.body < lengths.plain
+    else:
+        raise _BrokenError("unknown compression")
+    if not consistent:
+        raise _BrokenError("wrong length")
+
+
+def _write_block(entry: Entry) -> bytes:
+    epoch, position = entry.stamp
+    times = float(entry.created), float(entry.lifetime)
+    try:
+        return orjson.dumps((epoch, position, *times, entry.tags, entry.status, entry.vary, int(entry.flags)))
+    except orjson.JSONEncodeError as error:  # lone surrogates, positions beyond 64 bits
+        raise _BrokenError(str(error)) from error
+
+
+def _read_block(block: bytes) -> _Block:
+    try:
+        epoch, position, created, lifetime, tags, status, vary, flags = orjson.loads(block)
+    except (ValueError, TypeError):  # no JSON, not eight of them, nothing to unpack
+        raise _BrokenError("malformed header block") from None
+    # Exact types: a bool is an int to isinstance, and JSON's numbers beyond 64 bits arrive as floats.
+    if type(epoch) is not str or type(position) is not int or not 0 <= position < 2**63:
+        raise _BrokenError("impossible stamp")
+    if type(created) is not float or type(lifetime) is not float or lifetime < 0:
+        raise _BrokenError("impossible times")
+    if type(status) is not int or not (100 <= status <= 999 or status in (0, 1)):
+        raise _BrokenError("impossible status")
+    if type(flags) is not int or flags not in _FLAGS:
+        raise _BrokenError("unknown flags")
+    if not _are_texts(tags) or not _are_texts(vary):
+        raise _BrokenError("malformed tags")
+    if len(tags) > MAX_TAGS:
+        raise _BrokenError("too many tags")
+    return _Block(Stamp(epoch, position), created, lifetime, tuple(tags), status, tuple(vary), _FLAGS[flags])
+
+
+def _are_texts(items: object) -> bool:
+    return type(items) is list and {str}.issuperset(map(type, items))
+
+
+def _write_lines(headers: tuple[Header, ...]) -> bytes:
+    parts = [part for line in headers for part in line]
+    if len(parts) * 4 + sum(map(len, parts)) > MAX_LINES:
+        raise _BrokenError("field lines too long")
+    return _two_lengths_each(len(headers)).pack(*map(len, parts)) + b"".join(parts)
+
+
+def _read_lines(fields: bytes, lines: int) -> tuple[Header, ...]:
+    at = lines * 8
+    if at > len(fields):
+        raise _BrokenError("malformed field lines")
+    headers = []
+    lengths = iter(_two_lengths_each(lines).unpack_from(fields))
+    for name_length, value_length in zip(lengths, lengths, strict=True):
+        value = at + name_length
+        end = value + value_length
+        headers.append((fields[at:value], fields[value:end]))
+        at = end
+    if at != len(fields):
+        raise _BrokenError("malformed field lines")
+    return tuple(headers)
+
+
+@lru_cache(maxsize=64)
+def _two_lengths_each(lines: int) -> struct.Struct:
+    return struct.Struct(f">{2 * lines}I")
+
+
+def _deflated(entry: Entry) -> bytes | None:
+    """The body in fewer bytes; None where that is not to be had or not worth it."""
+    if len(entry.body) < MIN_DEFLATED or any(name == b"content-encoding" for name, _ in entry.headers):
+        return None
+    small = zlib.compress(entry.body, 1)
+    return small if len(small) < len(entry.body) else None
+
+
+def _inflated(small: bytes, length: int) -> bytes:
+    """`small` inflated to exactly `length` bytes; a stream that holds more is cut off one byte later."""
+    inflater = zlib.decompressobj()
+    try:
+        # Without the one byte more, zlib stops before the end of the stream and its checksum.
+        body = inflater.decompress(small, length + 1)
+    except zlib.error:
+        raise _BrokenError("malformed deflate stream") from None
+    if len(body) != length or not inflater.eof or inflater.unused_data:
+        raise _BrokenError("malformed deflate stream")
+    return body

@@ -1,0 +1,165 @@
+"""The engine: where an entry is looked for, who judges it, and how a new one is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from asgi_tiercache.config import Policy
+from asgi_tiercache.engine.fill import Fill
+from asgi_tiercache.errors import CodecError, NoFillError
+from asgi_tiercache.invalidation.service import Invalidation, Trust
+from asgi_tiercache.signals import Signals, WriteDropped
+from asgi_tiercache.stampede import Flight, Flights, Unshareable
+from asgi_tiercache.tiers.memory import Bucket, Memory
+from asgi_tiercache.tiers.stack import Stack
+from asgi_tiercache.types import Clock, Entry
+
+_Reader = Callable[[Flight["Found"]], Coroutine[Any, Any, None]]
+
+
+class Place(NamedTuple):
+    """Where the entries of a route or a function live."""
+
+    bucket: Bucket
+    policy: Policy
+
+
+class Found(NamedTuple):
+    """An entry that was found, and where."""
+
+    entry: Entry
+    tier: str
+
+
+class Engine:
+    """Look up, judge, fill once, store: over one L1, the lower tiers and one invalidation log."""
+
+    def __init__(
+        self,
+        *,
+        memory: Memory,
+        stack: Stack | None,
+        invalidation: Invalidation,
+        signals: Signals,
+        clock: Clock,
+    ) -> None:
+        self.memory = memory
+        self.stack = stack
+        self.invalidation = invalidation
+        self.signals = signals
+        self.clock = clock
+        self.fills: Flights[Entry] = Flights()
+        self.unshareable = Unshareable()
+        self._reads: Flights[Found] = Flights()
+        self._current: ContextVar[Fill | None] = ContextVar("asgi_tiercache.current", default=None)
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.memory!r} {self.stack!r} {self.invalidation!r}>"
+
+    # ---- the fill that is running ----
+
+    @property
+    def current(self) -> Fill:
+        """The fill that is running in this context.
+
+        Raises:
+            NoFillError: there is none; this is neither a handler nor a cached function.
+        """
+        fill = self._current.get()
+        if fill is None:
+            raise NoFillError("cache.current is there while a handler or a cached function runs, and only then")
+        return fill
+
+    @property
+    def outer(self) -> Fill | None:
+        """The fill that is running in this context, if there is one."""
+        return self._current.get()
+
+    @property
+    def running(self) -> ContextVar[Fill | None]:
+        """The variable behind `current`; whoever runs a handler sets it."""
+        return self._current
+
+    def begin(self, key: str) -> Fill:
+        """Stamp a fill, before anything is read for it (rule I2)."""
+        return Fill(self.invalidation.stamp(), key=key, outer=self.outer)
+
+    # ---- looking up ----
+
+    def recall(self, bucket: Bucket, key: str, canonical: bytes, now: float) -> Entry | None:
+        """The entry in L1, if this worker can say at once that it is good; `now` is the monotonic clock."""
+        entry = bucket.get(key, now)
+        if entry is None or entry.canonical != canonical or not self.invalidation.current(entry):
+            return None
+        return entry
+
+    async def usable(self, policy: Policy) -> bool:
+        """Whether entries may be used at all right now: the lease, and what the policy says without it (rule I7)."""
+        if self.clock.monotonic() < self.invalidation.attention_at:
+            return True
+        trust = await self.invalidation.confirm()
+        return trust is Trust.VERIFIED or (trust is Trust.UNVERIFIED and policy.unverified == "serve")
+
+    async def fetch(self, place: Place, key: str, canonical: bytes) -> Found | None:
+        """The entry in L1, asking the log about it where need be, or in a lower tier; judged in each case."""
+        held = place.bucket.get(key, self.clock.monotonic())
+        if held is not None and held.canonical == canonical and await self.invalidation.verify(held):
+            return Found(held, "L1")
+        if self.stack is None:
+            return None
+        flight = self._reads.under_way(key) or self._reads.lead(key, self._reader(self.stack, place, key, canonical))
+        found = await flight.outcome()
+        # A read may be shared by requests that arrived while it was under way, so each judges what it gets (I6).
+        if found is None or found.entry.canonical != canonical or not await self.invalidation.verify(found.entry):
+            return None
+        return found
+
+    def _reader(self, stack: Stack, place: Place, key: str, canonical: bytes) -> _Reader:
+        async def read(flight: Flight[Found]) -> None:
+            found = await stack.get(key)
+            if found is None or found[0].canonical != canonical:
+                return
+            entry, tier = found
+            if self._timed(entry, place.policy) and await self.invalidation.verify(entry):
+                self._admit(place.bucket, key, entry)
+                flight.land(Found(entry, tier))
+
+        return read
+
+    # ---- storing ----
+
+    def keep(self, place: Place, key: str, entry: Entry) -> None:
+        """Store a new entry: in L1 before this returns, in the lower tiers behind the caller's back."""
+        if not self._timed(entry, place.policy):
+            return
+        entry.at = entry.stamp.position
+        self._admit(place.bucket, key, entry)
+        if self.stack is not None:
+            remaining = entry.created + entry.lifetime - self.clock.time()
+            try:
+                self.stack.put(key, entry, compress=place.policy.compress, ttl=remaining)
+            except CodecError as error:
+                self.signals.emit(WriteDropped("L2", str(error)))
+
+    async def forget(self, *keys: str) -> None:
+        """Drop what is stored under `keys`, in every tier that this worker reaches."""
+        for key in keys:
+            self.memory.discard(key)
+        if self.stack is not None:
+            await self.stack.delete(keys)
+
+    def _timed(self, entry: Entry, policy: Policy) -> bool:
+        """Give the entry its place on this process's monotonic clock; False if its time is over."""
+        now = self.clock.monotonic()
+        age = max(0.0, self.clock.time() - entry.created)
+        remaining = entry.lifetime - age
+        entry.born = now - age
+        entry.expires = now + min(remaining, policy.memory_ttl)
+        return remaining > 0
+
+    def _admit(self, bucket: Bucket, key: str, entry: Entry) -> None:
+        """Let an entry into L1 if this worker can say that it is valid, and only then (rule I5)."""
+        if self.invalidation.current(entry):
+            bucket.put(key, entry)

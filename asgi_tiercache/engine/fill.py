@@ -1,0 +1,85 @@
+"""What a fill knows of itself while it runs: its stamp, its tags, its wishes. Users meet it as `cache.current`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from asgi_tiercache.config import check_seconds
+from asgi_tiercache.keys.template import tag
+from asgi_tiercache.types import Stamp
+
+
+class Fill:
+    """A handler or a cached function while it runs. Every method may be called from the handler's thread.
+
+    Args:
+        stamp: What was known of the log before anything was read (rule I2).
+        key: What is being filled.
+        outer: The fill that asked for this one.
+    """
+
+    def __init__(self, stamp: Stamp, *, key: str = "", outer: Fill | None = None) -> None:
+        self.stamp = stamp
+        self.key = key
+        self.outer = outer
+        self.tags: dict[str, None] = {}
+        self.ttl: float | None = None
+        self.refused = False
+
+    def __repr__(self) -> str:
+        return f"<Fill {self.stamp} tags={list(self.tags)} ttl={self.ttl}>"
+
+    def tag(self, *templates: str, **values: object) -> None:
+        """Give the entry further tags: `tag("author:7")`, or `tag("author:{id}", id=7)`.
+
+        What stands in `values`, and any character that could mean more than itself, is escaped.
+        """
+        for template in templates:
+            self.tags[tag(template, **values)] = None
+
+    def set_ttl(self, seconds: float) -> None:
+        """Let the entry be fresh for `seconds`, whatever the policy says; 0: do not store it.
+
+        Raises:
+            ConfigError: `seconds` is negative or no finite number.
+        """
+        self.ttl = check_seconds("set_ttl", seconds, zero=True)
+
+    def no_store(self) -> None:
+        """Do not store what this handler or function returns."""
+        self.refused = True
+
+    def inherit(self, tags: Iterable[str], stamp: Stamp, *, fresh: bool) -> None:
+        """Take over the tags of a cached value that this fill has read (rule I2).
+
+        A value that nobody judged fresh when it was read (it was just made, by its own fill or a young flight) may be
+        older than this fill's stamp, which is lowered to the value's.
+        """
+        self.tags.update(dict.fromkeys(tags))
+        if fresh:
+            return
+        if stamp.epoch != self.stamp.epoch:
+            self.refused = True
+        else:
+            self.stamp = min(self.stamp, stamp)
+
+    def is_filling(self, key: str) -> bool:
+        """Whether `key` is being filled by this fill or by one that waits for it."""
+        return self.key == key or (self.outer is not None and self.outer.is_filling(key))
+
+
+class _Idle(Fill):
+    """What runs while a request is not being cached: everything may be said, nothing comes of it."""
+
+    def tag(self, *templates: str, **values: object) -> None:
+        pass
+
+    def set_ttl(self, seconds: float) -> None:
+        check_seconds("set_ttl", seconds, zero=True)
+
+    def inherit(self, tags: Iterable[str], stamp: Stamp, *, fresh: bool) -> None:
+        pass
+
+
+IDLE = _Idle(Stamp("", 0))
+"""The fill of every request that passes by."""

@@ -1,0 +1,185 @@
+"""The story of a function's value: in L1, in a lower tier, being computed by somebody else, or computed now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asgi_tiercache.codec.values import ValueCodec
+from asgi_tiercache.engine.core import Engine, Place
+from asgi_tiercache.engine.fill import Fill
+from asgi_tiercache.engine.tags import MAX_TAGS, key_tag
+from asgi_tiercache.errors import CodecError
+from asgi_tiercache.signals import Answered
+from asgi_tiercache.stampede import Flight
+from asgi_tiercache.types import Entry, Stamp
+
+Loader = Callable[[], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a value is asked for by."""
+
+    place: Place
+    key: str
+    canonical: bytes
+    codec: ValueCodec
+    tags: tuple[str, ...] = ()
+    name: str = "(value)"
+    """As it appears in statistics."""
+
+
+class _Made:
+    """What a fill brought: the value itself for whoever led it, and what an outer fill has to take over."""
+
+    __slots__ = ("done", "fill", "value")
+
+    def __init__(self, fill: Fill) -> None:
+        self.fill = fill
+        self.done = False
+        self.value: Any = None
+
+
+class Values:
+    """Function values and directly stored ones, over the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def get(self, call: Call) -> tuple[Any] | None:
+        """The value in a tuple of one, since None is a value; None where there is no value."""
+        started = self._engine.clock.monotonic()
+        if await self._engine.usable(call.place.policy):
+            hit = await self._find(call, started)
+            if hit is not None:
+                return hit
+        self._report(call, "miss", "", started)
+        return None
+
+    async def get_or_fill(self, call: Call, load: Loader) -> Any:
+        """The value, from the cache or from `load`, which runs once for all who wait.
+
+        Raises:
+            CodecError: what `load` returned would not come back from the cache as it is.
+        """
+        started = self._engine.clock.monotonic()
+        arrived = self._engine.fills.begun
+        outer = self._engine.outer
+        if outer is not None and outer.is_filling(call.key):  # it would wait for itself
+            return await self._uncached(call, load, started)
+        if not await self._engine.usable(call.place.policy):
+            return await self._uncached(call, load, started)
+        hit = await self._find(call, started)
+        if hit is not None:
+            return hit[0]
+        flight = self._engine.fills.under_way(call.key)
+        for _ in range(2):
+            if flight is None:
+                return await self._lead(call, load, started)
+            entry = await flight.outcome()
+            if entry is None or entry.canonical != call.canonical:
+                break
+            # A flight that began after this call arrived is good as it is; an older one is judged like a hit (I6).
+            young = flight.number > arrived
+            if young or await self._engine.invalidation.verify(entry):
+                self._answer(call, entry, "flight", started, fresh=not young)
+                return call.codec.load(entry.body)
+            flight = self._engine.fills.under_way(call.key)
+        return await self._uncached(call, load, started)
+
+    def set(self, call: Call, value: Any, *, ttl: float, since: Stamp | None = None) -> None:
+        """Store `value`, read when the log stood at `since`.
+
+        Raises:
+            CodecError: the value would not come back as it is, or it carries too many tags.
+        """
+        fill = Fill(since or self._engine.invalidation.stamp())
+        fill.ttl = ttl
+        entry = self._entry(call, fill, call.codec.dump(value))
+        if not self._storable(entry, fill):
+            raise CodecError(f"{call.name}: more than {MAX_TAGS} tags")
+        self._engine.keep(call.place, call.key, entry)
+
+    # ---- steps ----
+
+    async def _find(self, call: Call, started: float) -> tuple[Any] | None:
+        engine, place = self._engine, call.place
+        entry, tier = engine.recall(place.bucket, call.key, call.canonical, started), "L1"
+        if entry is None:
+            found = await engine.fetch(place, call.key, call.canonical)
+            if found is None:
+                return None
+            entry, tier = found
+        try:
+            value = call.codec.load(entry.body)
+        except CodecError:
+            return None  # stored by another version of the function, or by hand
+        self._answer(call, entry, tier, started, fresh=True)
+        return (value,)
+
+    async def _lead(self, call: Call, load: Loader, started: float) -> Any:
+        made = _Made(self._engine.begin(call.key))
+
+        async def work(flight: Flight[Entry]) -> None:
+            self._engine.running.set(made.fill)
+            made.value = await load()
+            made.done = True
+            body = call.codec.dump(made.value)
+            entry = self._entry(call, made.fill, body)
+            if self._storable(entry, made.fill):
+                self._engine.keep(call.place, call.key, entry)
+                flight.land(entry)
+
+        await self._engine.fills.lead(call.key, work).outcome()
+        if not made.done:
+            raise asyncio.CancelledError(f"{call.name} was cancelled")
+        self._inherit(self._tags(call, made.fill), made.fill.stamp, fresh=False)
+        self._report(call, "miss", "", started)
+        return made.value
+
+    async def _uncached(self, call: Call, load: Loader, started: float) -> Any:
+        fill = self._engine.begin(call.key)
+        token = self._engine.running.set(fill)
+        try:
+            value = await load()
+        finally:
+            self._engine.running.reset(token)
+        self._inherit(self._tags(call, fill), fill.stamp, fresh=False)
+        self._report(call, "miss", "not-shared", started)
+        return value
+
+    # ---- entries ----
+
+    def _entry(self, call: Call, fill: Fill, body: bytes) -> Entry:
+        lifetime = call.place.policy.ttl if fill.ttl is None else fill.ttl
+        return Entry(
+            stamp=fill.stamp,
+            created=self._engine.clock.time(),
+            lifetime=lifetime or 0.0,
+            canonical=call.canonical,
+            tags=self._tags(call, fill),
+            body=body,
+        )
+
+    def _storable(self, entry: Entry, fill: Fill) -> bool:
+        return not fill.refused and entry.lifetime > 0 and len(entry.tags) <= MAX_TAGS + 1
+
+    @staticmethod
+    def _tags(call: Call, fill: Fill) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*call.tags, *fill.tags, key_tag(call.key))))
+
+    def _inherit(self, tags: Sequence[str], stamp: Stamp, *, fresh: bool) -> None:
+        outer = self._engine.outer
+        if outer is not None:
+            outer.inherit(tags, stamp, fresh=fresh)
+
+    def _answer(self, call: Call, entry: Entry, tier: str, started: float, *, fresh: bool) -> None:
+        self._inherit(entry.tags, entry.stamp, fresh=fresh)
+        self._report(call, "hit", tier, started)
+
+    def _report(self, call: Call, outcome: str, detail: str, started: float) -> None:
+        seconds = self._engine.clock.monotonic() - started
+        self._engine.signals.emit(Answered(call.name, outcome, detail, seconds))

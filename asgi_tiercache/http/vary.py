@@ -1,0 +1,119 @@
+"""Which stored variant answers a request: `Vary` and the fields it names (RFC 9111, section 4.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+
+from asgi_tiercache.http.fields import TOKEN, elements, values
+from asgi_tiercache.types import Header
+
+_FIELD_NAME = re.compile(TOKEN)
+_ALIASES = {"x-gzip": "gzip", "x-compress": "compress"}  # RFC 9110, section 8.4.1
+_CODING = re.compile(
+    rf"(?P<name>{TOKEN})(?:[ \t]*;[ \t]*q=(?P<weight>0(?:\.[0-9]{{0,3}})?|1(?:\.0{{0,3}})?))?", re.IGNORECASE
+)
+
+
+def vary_names(headers: Iterable[Header]) -> tuple[str, ...] | None:
+    """The field names in `Vary`: lower case, sorted, each once. None where no request can match.
+
+    That is `*` anywhere in the list; a member that is no field name is treated alike, as nobody knows what it means.
+    """
+    names = {element.lower() for element in elements(headers, b"vary")}
+    if "*" in names or not all(map(_FIELD_NAME.fullmatch, names)):
+        return None
+    return tuple(sorted(names))
+
+
+def variant(names: Sequence[str], headers: Iterable[Header]) -> bytes:
+    """What tells variants apart: each of `names` (lower case) with its normalised value in the request `headers`.
+
+    Two requests give the same bytes if and only if they match in all of `names`; every part carries its length.
+    """
+    lines = list(headers)
+    return b"".join(_part(name.encode("latin-1")) + _part(normalise(name, _joined(lines, name))) for name in names)
+
+
+def normalise(name: str, value: bytes | None) -> bytes:
+    """The value of the request field `name` (lower case) such that values of the same meaning are equal.
+
+    Args:
+        name: The field's name, lower case.
+        value: Its lines joined by `", "`; None if the request has none, which is like no value (not even an empty one).
+    """
+    if value is None:
+        return b""
+    return b"=" + (_remembered if len(value) <= _REMEMBERED_BYTES else _normalised)(name, value)
+
+
+def _normalised(name: str, value: bytes) -> bytes:
+    return _NORMALISERS.get(name, _stripped)(value)
+
+
+# Clients send few different values, and the work would be several times that of the rest of a hit. Long values are
+# not remembered: a client must not be able to fill memory with them.
+_REMEMBERED_BYTES = 256
+_remembered = lru_cache(maxsize=1024)(_normalised)
+
+
+def _part(part: bytes) -> bytes:
+    return len(part).to_bytes(4, "big") + part
+
+
+def _joined(headers: Iterable[Header], name: str) -> bytes | None:
+    lines = values(headers, name.encode("latin-1"))
+    return b", ".join(lines) if lines else None
+
+
+def _stripped(value: bytes) -> bytes:
+    return value.strip(b" \t")
+
+
+def _accept_encoding(value: bytes) -> bytes:
+    """The class of clients that take the same codings, whatever they prefer (RFC 9110, section 12.5.3).
+
+    Codings other than the usual ones keep their names, else a response in one of them would reach clients that cannot
+    read it. Refused ones stay visible: there are handlers that look no further than the word "gzip", and what these
+    answer to `gzip;q=0` must not become the answer to `identity`.
+    """
+    codings = {_coding(element) for element in _elements(value)}
+    if "*;q=0" not in codings:
+        codings.discard("identity")  # it goes without saying, unless everything else is refused
+    return ",".join(sorted(codings)).encode("latin-1")
+
+
+def _coding(element: str) -> str:
+    match = _CODING.fullmatch(element)
+    if match is None:
+        return element
+    name = match["name"].lower()
+    refused = match["weight"] is not None and not match["weight"].strip("0.")
+    return _ALIASES.get(name, name) + (";q=0" if refused else "")
+
+
+def _accept(value: bytes) -> bytes:
+    """Media ranges in lower case; their parameters, whose values may depend on case, as they are."""
+    return ",".join(map(_media_range, _elements(value))).encode("latin-1")
+
+
+def _media_range(element: str) -> str:
+    media_range, semicolon, parameters = element.partition(";")
+    return media_range.rstrip(" \t").lower() + semicolon + parameters.lstrip(" \t")
+
+
+def _lower_list(value: bytes) -> bytes:
+    return ",".join(_elements(value)).lower().encode("latin-1")
+
+
+def _elements(value: bytes) -> list[str]:
+    return elements([(b"", value)], b"")
+
+
+_NORMALISERS: dict[str, Callable[[bytes], bytes]] = {
+    "accept": _accept,
+    "accept-charset": _lower_list,
+    "accept-encoding": _accept_encoding,
+    "accept-language": _lower_list,
+}

@@ -1,0 +1,174 @@
+"""From a request to its key, or to the reason why it has none."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from starlette.types import Scope
+
+from asgi_tiercache.config import Policy, Source
+from asgi_tiercache.errors import ConfigError
+from asgi_tiercache.keys.credentials import OpenCredentials
+from asgi_tiercache.keys.escape import Digest, digest, encoded, qualified_name
+from asgi_tiercache.keys.form import RequestForm, RequestKey, Seen, keyed_headers, user_hash
+from asgi_tiercache.keys.withhold import Withholding
+from asgi_tiercache.types import Header
+
+__all__ = ["MEMO_BYTES", "MEMO_ENTRIES", "Pass", "RequestKey", "RequestKeys", "user_hash"]
+
+MEMO_ENTRIES = 4096
+"""Keys that one route remembers at the most."""
+MEMO_BYTES = 2 * 1024 * 1024
+"""Bytes sent by clients that these hold at the most."""
+
+# The fields of `Seen` as a plain tuple: a named one takes as long to make as all the rest of a repeated request.
+_Fingerprint: TypeAlias = tuple[
+    str, str, bytes | tuple[object, ...], str, str, bytes | None, bytes, tuple[Header, ...], bytes, bytes, bytes
+]
+
+
+class Pass(NamedTuple):
+    """The request passes by the cache."""
+
+    reason: str
+    """`"host"` (sent twice), `"range"`, `"body"`, `"authorization"`, `"cookie"`, `"session"`, `"user"`, `"auth"`,
+    `"user-callable"` or `"key-callable"`."""
+
+
+class RequestKeys:
+    """Makes the keys of one route.
+
+    Args:
+        policy: What counts, what is ignored, what may not be cached.
+        namespace: Begins every key, if given.
+        digest: Names the canonical request; not trusted to keep two of them apart.
+
+    Raises:
+        ConfigError: `user=` or `key=` is a coroutine function.
+    """
+
+    def __init__(self, policy: Policy, *, namespace: str = "", digest: Digest = digest) -> None:
+        _refuse_coroutines(policy)
+        self._form = RequestForm(policy, namespace=namespace, digest=digest)
+        self._credentials = OpenCredentials(policy)
+        self._withholding = Withholding(policy)
+        self._user = policy.user
+        self._key = policy.key
+        self._refusals = _refusals(policy, self._credentials)
+        self._watched = _watched(policy).union(self._refusals)
+        self._guards_scope = policy.mode == "explicit" and bool(self._credentials.scope)
+        self._memo: dict[_Fingerprint, RequestKey] = {}
+        self._memo_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<RequestKeys, {len(self._memo)} remembered>"
+
+    def of(self, scope: Scope, *, body_digest: bytes = b"") -> RequestKey | Pass:
+        """The key of the HTTP request in `scope`, or why it passes by.
+
+        Header names are taken to be in lower case, as ASGI demands. `body_digest` stands for the request's body where
+        the policy keys it.
+        """
+        host: bytes | None = None
+        found: list[Header] = []
+        watched = self._watched
+        for name, value in scope["headers"]:
+            if name in watched:
+                if host is None and name == b"host":
+                    host = value
+                else:
+                    found.append((name, value))
+        if found and (refused := self._refused(found)):
+            return refused
+        if self._guards_scope and (credential := self._credentials.in_scope(scope)):
+            return Pass(credential)
+
+        user = key = b""
+        if self._user is not None and not (user := _asked(self._user, scope)):
+            return Pass("user-callable")
+        if self._key is not None and not (key := _asked(self._key, scope)):
+            return Pass("key-callable")
+
+        fingerprint = (
+            scope.get("method", "GET"),
+            scope.get("scheme", "http"),
+            tuple(scope.get("server") or ()) if host is None else host,
+            scope.get("root_path", ""),
+            scope["path"],
+            scope.get("raw_path"),
+            scope.get("query_string", b""),
+            tuple(found),
+            body_digest,
+            user,
+            key,
+        )
+        return self._memo.get(fingerprint) or self._made(fingerprint)
+
+    def withhold(self, scope: Scope, key: RequestKey) -> Scope:
+        """A copy of `scope` for the fill of `key`: without conditions and ranges, nor what the policy keeps back."""
+        return self._withholding.reduced(scope, key.query)
+
+    def credentialed(self, scope: Scope) -> bool:
+        """Whether the request has a credential that only the response's own word makes shareable.
+
+        In HTTP mode `Authorization`, `Cookie` and what the scope says of the user count, by the RFC (9111,
+        section 3.5) `Authorization` alone; never what the policy keys or ignores.
+        """
+        return self._credentials.anywhere(scope)
+
+    def _refused(self, found: list[Header]) -> Pass | None:
+        for name, value in found:
+            refusal = self._refusals.get(name)
+            if refusal is not None and not (name == b"content-length" and value == b"0"):
+                return refusal
+        return None
+
+    def _made(self, fingerprint: _Fingerprint) -> RequestKey:
+        seen = Seen(*fingerprint)
+        made = self._form.key(seen)
+        weight = seen.weight
+        if len(self._memo) >= MEMO_ENTRIES or self._memo_bytes + weight > MEMO_BYTES:
+            self._memo.clear()
+            self._memo_bytes = 0
+        if weight <= MEMO_BYTES:
+            self._memo[fingerprint] = made
+            self._memo_bytes += weight
+        return made
+
+
+def _refusals(policy: Policy, credentials: OpenCredentials) -> dict[bytes, Pass]:
+    """The headers with which a request passes by; `host` only where it comes twice."""
+    refusals = {b"host": Pass("host"), b"range": Pass("range")}
+    if not policy.body:
+        refusals |= dict.fromkeys((b"content-length", b"transfer-encoding"), Pass("body"))
+    if policy.mode == "explicit":
+        refusals |= {name: Pass(name.decode()) for name in credentials.headers}
+    return refusals
+
+
+def _watched(policy: Policy) -> frozenset[bytes]:
+    names = {name.encode() for name in keyed_headers(policy)}
+    return frozenset(names | {b"cookie"} if policy.cookies else names)
+
+
+def _asked(source: Source, scope: Mapping[str, Any]) -> bytes:
+    """What `source` says of the request, after a byte for its type; empty where it raises or says nothing usable."""
+    try:
+        value: object = source(scope)
+        if isinstance(value, str):
+            return b"s" + encoded(value)
+        if isinstance(value, bytes):
+            return b"b" + value
+        # A bool would make one user of everybody who is logged in.
+        return b"i%d" % value if isinstance(value, int) and not isinstance(value, bool) else b""
+    except Exception:
+        # Most often a request without what the callable looks for: it passes by, and the reason tells.
+        return b""
+
+
+def _refuse_coroutines(policy: Policy) -> None:
+    for option, source in (("user", policy.user), ("key", policy.key)):
+        if inspect.iscoroutinefunction(source):
+            raise ConfigError(option, f"must be a plain function, which {qualified_name(source)} is not")

@@ -1,0 +1,135 @@
+"""Templates such as `"video:{video_id}"`: one tag or key per set of values."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import math
+import re
+import uuid
+from collections.abc import Callable, Mapping
+
+from asgi_tiercache.config import MAX_TAG_BYTES, check_tag
+from asgi_tiercache.errors import ConfigError, KeyingError
+from asgi_tiercache.keys.escape import Digest, digest, encoded, escape, shorten
+
+_FIELD = re.compile(r"\{([^{}]*)\}")
+# The least that a field needs, once it is cut: some of its beginning, "#" and the hash.
+_MIN_FIELD_BYTES = 40
+
+_WRITTEN: dict[type, Callable[..., str]] = {
+    int: str,
+    bool: lambda value: "true" if value else "false",
+    type(None): lambda _: "none",
+    bytes: lambda value: value.decode("utf-8", "surrogateescape"),
+    decimal.Decimal: str,
+    uuid.UUID: str,
+    datetime.datetime: datetime.datetime.isoformat,
+    datetime.date: datetime.date.isoformat,
+    datetime.time: datetime.time.isoformat,
+}
+
+
+class Template:
+    """A text with fields in braces, `"user:{user_id}:{part}"`, that values fill.
+
+    Values are escaped, so that none can add a `:` or become a pattern; where the result would be longer than
+    256 bytes, long values are cut and end in their hash.
+
+    Args:
+        text: The template.
+        option: The option that holds it, for messages.
+        digest: Names what is cut.
+
+    Raises:
+        ConfigError: braces do not pair, a field is not a plain name, or the text itself cannot be a tag.
+    """
+
+    def __init__(self, text: str, *, option: str = "tags", digest: Digest = digest) -> None:
+        self.text = text
+        self._digest = digest
+        # Literal texts at even places, names of fields at odd ones.
+        self._parts = _FIELD.split(check_tag(option, text))
+        self.fields: tuple[str, ...] = tuple(dict.fromkeys(self._parts[1::2]))
+        literal = "".join(self._parts[::2])
+        if "{" in literal or "}" in literal:
+            raise ConfigError(option, f"the braces in {text!r} do not pair")
+        for field in self.fields:
+            if not field.isidentifier():
+                raise ConfigError(option, f"{{{field}}} in {text!r} is not the plain name of a value")
+        self._room = MAX_TAG_BYTES - len(encoded(literal))
+        if self._room < _MIN_FIELD_BYTES * (len(self._parts) // 2):
+            raise ConfigError(option, f"{text!r} leaves too little of {MAX_TAG_BYTES} bytes to its values")
+
+    def __repr__(self) -> str:
+        return f"Template({self.text!r})"
+
+    @property
+    def shape(self) -> str:
+        """The template without the names of its fields: two that share it make the same texts."""
+        return _FIELD.sub("{}", self.text)
+
+    def render(self, values: Mapping[str, object], *, escape: bool = True) -> str | None:
+        """The text for `values`; None where one is missing, None, or has no canonical text.
+
+        With `escape=False` values appear as they are; for messages, not for tags.
+        """
+        if any(values.get(field) is None for field in self.fields):
+            return None
+        try:
+            return self._filled([_written(values[field]) for field in self._parts[1::2]], escaped=escape)
+        except KeyingError:
+            return None
+
+    def render_strict(self, values: Mapping[str, object], *, function: str = "") -> str:
+        """The text for `values`, where None is a value, too.
+
+        Raises:
+            KeyingError: a value is missing or has no canonical text; the message names `function`, field and type.
+        """
+        written = []
+        for field in self._parts[1::2]:
+            try:
+                written.append(_written(values[field]))
+            except KeyError:
+                raise KeyingError(f"{function or self.text}: no value for {field!r}") from None
+            except KeyingError as error:
+                raise KeyingError(f"{function or self.text}: {field!r}: {error}") from None
+        return self._filled(written, escaped=True)
+
+    def _filled(self, written: list[str], *, escaped: bool) -> str:
+        values = [escape(value) for value in written] if escaped else written
+        if escaped and sum(map(len, values)) > self._room:
+            share = self._room // len(values)
+            values = [shorten(value, share, digest=self._digest) for value in values]
+        parts = list(self._parts)
+        parts[1::2] = values
+        return "".join(parts)
+
+
+def tag(template: str, **values: object) -> str:
+    """The tag that `template` gives `values`: `tag("video:{video_id}", video_id=42)`.
+
+    Raises:
+        ConfigError: the template is malformed.
+        KeyingError: a value is missing or has no canonical text.
+    """
+    return Template(template, option="template").render_strict(values)
+
+
+def _written(value: object) -> str:
+    """The one text of a single value.
+
+    Raises:
+        KeyingError: there is none, as for lists and objects.
+    """
+    if isinstance(value, enum.Enum):
+        return _written(value.value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(float(value))
+    if write := _WRITTEN.get(type(value)):
+        return write(value)
+    raise KeyingError(f"a {type(value).__qualname__} has no canonical text")

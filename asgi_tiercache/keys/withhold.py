@@ -1,0 +1,68 @@
+"""The scope that a fill sees: what is not in the key does not reach the handler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.authentication import AuthCredentials, UnauthenticatedUser
+from starlette.types import Scope
+
+from asgi_tiercache.config import Policy
+from asgi_tiercache.keys.cookies import chosen_cookies, cookie_line
+from asgi_tiercache.keys.host import normal_host
+from asgi_tiercache.types import Header
+
+# A fill wants the whole response, whatever part of it or proof of change this client asked for.
+PARTIAL_AND_CONDITIONAL = frozenset(
+    {b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since"}
+)
+# Content negotiation (candidates for `Vary`, besides `Accept*`), the key's own host, tracing.
+_PASS_SET = frozenset({b"origin", b"host", b"traceparent", b"tracestate", b"baggage", b"x-request-id"})
+_BODY_HEADERS = frozenset({b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"})
+_CREDENTIALS = frozenset({b"authorization", b"cookie"})
+_NOBODY: dict[str, Callable[[], object]] = {"session": dict, "user": UnauthenticatedUser, "auth": AuthCredentials}
+
+
+class Withholding:
+    """Reduces a scope to what a policy keys or lets through."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._strict = policy.strict
+        self._cookies = policy.cookies
+        self._ignored = policy.ignore
+        self._removed = PARTIAL_AND_CONDITIONAL | {name.encode() for name in policy.ignore}
+        self._let_through = _PASS_SET | {name.encode() for name in policy.vary_on}
+        if policy.body:
+            self._let_through |= _BODY_HEADERS
+        if policy.user is not None or policy.mode != "explicit":
+            # The user stands for them in the key, or the response has to say that it may be shared.
+            self._let_through |= _CREDENTIALS
+        if self._cookies:
+            self._removed |= {b"cookie"}  # written anew, with the keyed cookies only
+
+    def reduced(self, scope: Scope, query: bytes) -> Scope:
+        """A copy of `scope` for a fill, with `query` as its query string; `scope` stays as it is."""
+        reduced = dict(scope)
+        reduced["query_string"] = query
+        reduced["headers"] = self._headers(scope)
+        for name in self._ignored:
+            if name in _NOBODY and name in scope:
+                reduced[name] = _NOBODY[name]()
+        return reduced
+
+    def _headers(self, scope: Scope) -> list[Header]:
+        scheme = scope.get("scheme", "http")
+        lines: list[Header] = []
+        for name, value in scope["headers"]:
+            if self._reaches(name):
+                lines.append((name, normal_host(value, scheme) if name == b"host" else value))
+        if self._cookies:
+            sent = [value for name, value in scope["headers"] if name == b"cookie"]
+            if line := cookie_line(chosen_cookies(sent, self._cookies)):
+                lines.append((b"cookie", line))
+        return lines
+
+    def _reaches(self, name: bytes) -> bool:
+        if name in self._removed:
+            return False
+        return not self._strict or name in self._let_through or name == b"accept" or name.startswith(b"accept-")

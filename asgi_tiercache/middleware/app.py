@@ -1,0 +1,247 @@
+"""What happens to a request, from the top."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgi_tiercache.config import Policy
+from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.engine.fill import IDLE
+from asgi_tiercache.errors import ConfigError
+from asgi_tiercache.http import cache_status
+from asgi_tiercache.http.reuse import NO_DIRECTIVES, RequestDirectives
+from asgi_tiercache.keys.request import Pass, RequestKey
+from asgi_tiercache.middleware import gate
+from asgi_tiercache.middleware.answer import render, send_stored
+from asgi_tiercache.middleware.body import read_body, replay
+from asgi_tiercache.middleware.responder import Responder, pass_by, recall
+from asgi_tiercache.middleware.route import Route
+from asgi_tiercache.middleware.tee import CACHE_STATUS, Request
+from asgi_tiercache.routes import Choice, RouteTable, Target
+from asgi_tiercache.signals import Answered
+from asgi_tiercache.types import Entry
+
+logger = logging.getLogger("asgi_tiercache")
+
+DEFAULT = Policy.http()
+_FRESHNESS_FIELDS = frozenset({b"cache-control", b"cdn-cache-control", b"expires", b"last-modified"})
+_NOTHING_TO_STORE = (CACHE_STATUS, cache_status.forward("uri-miss", detail="no-freshness"))
+
+
+class Cache(Protocol):
+    """What the middleware needs of a `TierCache`."""
+
+    @property
+    def engine(self) -> Engine:
+        """Looks up, judges, fills and stores."""
+
+    @property
+    def namespace(self) -> str:
+        """Stands before every key."""
+
+    @property
+    def disabled(self) -> bool:
+        """Whether everything passes by (`TIERCACHE_DISABLED=1`)."""
+
+    def policy_of(self, endpoint: object) -> Policy | None:
+        """The policy that `@cache.response` has put on `endpoint`."""
+
+    def serve(self) -> None:
+        """A middleware serves this cache."""
+
+    async def start(self) -> None:
+        """Make ready on the running loop."""
+
+    async def aclose(self) -> None:
+        """Flush what is queued, and let go of what belongs to the running loop."""
+
+
+class TierCacheMiddleware:
+    """Serves responses from memory, then from lower tiers, else from the app below, once for all who wait.
+
+    Example:
+        `app.add_middleware(TierCacheMiddleware, cache=cache, routes={"/config": STATIC})`
+
+    Args:
+        app: The app below.
+        cache: Holds the tiers.
+        routes: Policies by exact path (`"/config"`), path template (`"/videos/{id}"`) or prefix (`"/static/*"`);
+            None: never cached. Beside them, endpoints carry the policies of `@cache.response`.
+        default: The policy of every other route; `Policy.http()` caches what the response itself lets it.
+
+    Raises:
+        ConfigError: a key of `routes` is malformed. What needs the app's route table raises it at start.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        cache: Cache,
+        routes: Mapping[str, Policy | None] | None = None,
+        default: Policy | None = DEFAULT,
+    ) -> None:
+        self.app = app
+        self._cache = cache
+        self._engine = cache.engine
+        self._policies = dict(routes or {})
+        self._default = default
+        self._table = RouteTable(None, self._policies, default, mark=cache.policy_of)
+        self._table_app: object = None
+        self._routes: dict[Target, Route] = {}
+        cache.serve()
+
+    def __repr__(self) -> str:
+        return f"<TierCacheMiddleware {self._cache!r} routes={len(self._policies)}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        if self._cache.disabled or scope["method"] not in ("GET", "HEAD"):
+            await self._stand_aside(scope, receive, send)
+            return
+        choice = self._choose(scope)
+        route = self._routes.get(choice.target) or self._route(choice.target)
+        if route is None:
+            await self._stand_aside(scope, receive, send)
+        elif route.idle:
+            await self._glance(route, scope, receive, send)
+        elif route.policy.body:
+            await self._serve_by_body(route, choice, scope, receive, send)
+        else:
+            await self._serve(route, choice, scope, receive, send)
+
+    async def _serve(
+        self,
+        route: Route,
+        choice: Choice,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        body: bytes = b"",
+        digest: bytes = b"",
+    ) -> None:
+        key = route.keys.of(scope, body_digest=digest)
+        if isinstance(key, Pass):
+            await self._pass_by(route, key.reason, scope, receive, send)
+            return
+        request = self._request(route, choice, scope, key)
+        engine = self._engine
+        now = engine.clock.monotonic()
+        if now < engine.invalidation.attention_at and not route.runs_dependencies:
+            entry = recall(engine, route, request, now)
+            if entry is not None:
+                await self._hit(route, entry, scope, send, now)
+                return
+        await Responder(engine, self.app, route, request, receive, send, body=body).respond()
+
+    def _request(self, route: Route, choice: Choice, scope: Scope, key: RequestKey) -> Request:
+        if route.explicit:
+            return Request(scope, key, choice.path_params)
+        directives = RequestDirectives.parse(scope["headers"]) if route.honours_requests else NO_DIRECTIVES
+        return Request(scope, key, choice.path_params, route.keys.credentialed(scope), directives)
+
+    async def _hit(self, route: Route, entry: Entry, scope: Scope, send: Send, now: float) -> None:
+        await send_stored(entry, render(entry, int(now - entry.born), "L1"), scope, send)
+        route.counted()
+        engine = self._engine
+        engine.signals.emit(Answered(route.name, "hit", "L1", engine.clock.monotonic() - now))
+
+    # ---- ways past the cache ----
+
+    async def _stand_aside(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = self._engine.running.set(IDLE)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._engine.running.reset(token)
+
+    async def _pass_by(self, route: Route, reason: str, scope: Scope, receive: Receive, send: Send) -> None:
+        route.passed_by(reason)
+        await pass_by(self._engine, self.app, scope, receive, send, reason)
+        self._engine.signals.emit(Answered(route.name, "pass", reason, 0.0))
+
+    async def _glance(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass by on a route whose responses never say that they may be stored; the first that does ends that."""
+
+        async def look(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message.get("headers", ())
+                for name, _ in headers:
+                    if name in _FRESHNESS_FIELDS:
+                        route.stored()
+                message = {**message, "headers": [*headers, _NOTHING_TO_STORE]}
+            await send(message)
+
+        token = self._engine.running.set(IDLE)
+        try:
+            await self.app(scope, receive, look)
+        finally:
+            self._engine.running.reset(token)
+        self._engine.signals.emit(Answered(route.name, "miss", "no-freshness", 0.0))
+
+    async def _serve_by_body(self, route: Route, choice: Choice, scope: Scope, receive: Receive, send: Send) -> None:
+        body, complete = await read_body(receive, route.policy.max_body)
+        if not complete:
+            await self._pass_by(route, "body", scope, replay(body, receive, complete=False), send)
+            return
+        digest = hashlib.sha256(body).digest() if body else b""
+        await self._serve(route, choice, scope, replay(body, receive), send, body, digest)
+
+    # ---- routes ----
+
+    def _choose(self, scope: Scope) -> Choice:
+        if scope.get("app", self.app) is not self._table_app:
+            self._read_routes(scope)
+        return self._table.choose(scope)
+
+    def _read_routes(self, scope: Scope) -> None:
+        """Build the route table of the app that this runs in, and check what needs it.
+
+        Raises:
+            ConfigError: two policies for one route, an unkeyed security dependency, ...
+        """
+        app = scope.get("app", self.app)
+        table = RouteTable(app, self._policies, self._default, mark=self._cache.policy_of)
+        for warning in table.check():
+            logger.warning(warning)
+        self._table, self._table_app = table, app
+        self._routes.clear()
+
+    def _route(self, target: Target) -> Route | None:
+        """The route of a target that is met for the first time; None where it is never cached."""
+        if target.policy is None:
+            return None
+        route = Route(self._engine, target, namespace=self._cache.namespace)
+        if route.runs_dependencies:
+            for dependant in self._table.dependants(target):
+                gate.install(dependant)
+        self._routes[target] = route
+        return route
+
+    # ---- lifespan ----
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan" or self._cache.disabled:
+            await self.app(scope, receive, send)
+            return
+
+        async def with_cache(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                try:
+                    self._read_routes(scope)
+                    await self._cache.start()
+                except ConfigError as error:
+                    message = {"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"}
+            elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                await self._cache.aclose()
+            await send(message)
+
+        await self.app(scope, receive, with_cache)

@@ -1,0 +1,120 @@
+"""The fill of a response: the app runs in a task of its own, its messages flow to the request that set it off.
+
+The request that leads relays each message to its client before the app goes on, so nothing is held back and a slow
+client slows the app down as it would without a cache. If the leader goes away the app runs on for those who follow,
+as long as the response may be stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.middleware.tee import Tee
+from asgi_tiercache.stampede import Flight
+from asgi_tiercache.types import Entry
+
+_Parcel = tuple[Message, "asyncio.Future[None]"]
+
+
+class ResponseFill:
+    """One run of the app for a response that may be stored.
+
+    Args:
+        app: The app below the middleware.
+        scope: What the handler is given: see `RequestKeys.withhold`.
+        receive: The leader's own; it is listened to only once the response is the leader's alone.
+        tee: Watches the messages.
+        body: The request body, where it has been read to be keyed.
+    """
+
+    def __init__(
+        self, engine: Engine, app: ASGIApp, scope: Scope, receive: Receive, tee: Tee, *, body: bytes = b""
+    ) -> None:
+        self._engine = engine
+        self._app = app
+        self._scope = scope
+        self._client_receive = receive
+        self._tee = tee
+        self._body: bytes | None = body
+        self._parcels: asyncio.Queue[_Parcel | None] = asyncio.Queue()
+        self._settled = asyncio.Event()
+        self._left = False
+        self.flight: Flight[Entry]
+        """Set by whoever started it."""
+
+    # ---- the app's side, in the flight's task ----
+
+    async def run(self, flight: Flight[Entry]) -> None:
+        """Run the app to its end."""
+        self.flight = flight
+        self._engine.running.set(self._tee.fill)
+        try:
+            await self._app(self._scope, self._receive, self._send)
+        finally:
+            self._tee.abandon()
+            self._settled.set()
+            self._parcels.put_nowait(None)
+
+    async def _receive(self) -> Message:
+        """The request's body, once. A fill has no client that could disconnect while its response can be stored."""
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._settled.wait()
+        if self._tee.entry is not None or self._left:
+            return {"type": "http.disconnect"}
+        while (message := await self._client_receive())["type"] == "http.request":
+            pass  # the body, which the app has had
+        return message
+
+    async def _send(self, message: Message) -> None:
+        message = await self._tee.see(message)
+        if self._tee.entry is not None:
+            self.flight.land(self._tee.entry)
+            self._settled.set()
+        elif self._tee.refusal is not None:
+            self.flight.land(None)
+            self._settled.set()
+        await self._deliver(message)
+
+    async def _deliver(self, message: Message) -> None:
+        if self._left:
+            if self._tee.refusal is not None:
+                raise OSError("the client is gone, and the response may not be stored")
+            return
+        sent = asyncio.get_running_loop().create_future()
+        self._parcels.put_nowait((message, sent))
+        await sent
+
+    # ---- the leader's side, in the request's task ----
+
+    async def relay(self, send: Send) -> None:
+        """Hand on each message until the app has ended; raises what the app raised."""
+        try:
+            while (parcel := await self._parcels.get()) is not None:
+                message, sent = parcel
+                try:
+                    await send(message)
+                except Exception as error:
+                    if self._tee.refusal is None:
+                        raise
+                    if not sent.done():
+                        sent.set_exception(error)  # the response is the leader's alone: so is the app's reaction
+                else:
+                    if not sent.done():
+                        sent.set_result(None)
+            await asyncio.shield(self.flight.task)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._left = True
+        while not self._parcels.empty():
+            parcel = self._parcels.get_nowait()
+            if parcel is not None and not parcel[1].done():
+                parcel[1].set_result(None)
+        if self._tee.refusal is not None and not self.flight.task.done():
+            self.flight.task.cancel()

@@ -1,0 +1,226 @@
+"""One request's way through the cache, once L1 could not answer it at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.engine.fill import IDLE
+from asgi_tiercache.http import cache_status
+from asgi_tiercache.middleware.answer import Answerer
+from asgi_tiercache.middleware.body import replay
+from asgi_tiercache.middleware.fill import ResponseFill
+from asgi_tiercache.middleware.route import Route
+from asgi_tiercache.middleware.tee import CACHE_STATUS, Request, Tee
+from asgi_tiercache.middleware.variants import MARKER, VariantKey
+from asgi_tiercache.signals import Answered
+from asgi_tiercache.stampede import Flight
+from asgi_tiercache.types import Entry, Flag
+
+FOLLOW_SECONDS = 30.0
+"""How long a request waits for another's response before it asks the handler itself."""
+
+
+class Responder:
+    """Holds the state of one request.
+
+    1. While Redis cannot confirm what is valid, and the policy does not serve on trust: pass by.
+    2. A stored response that this request may be given: send it.
+    3. `only-if-cached`: 504. HEAD: the handler answers. A key that lately could not be shared: the handler answers,
+       and the tee watches.
+    4. Somebody else is filling: wait, and judge what comes.
+    5. Otherwise: fill, and relay.
+    """
+
+    def __init__(
+        self, engine: Engine, app: ASGIApp, route: Route, request: Request, receive: Receive, send: Send, *, body: bytes
+    ) -> None:
+        self._engine = engine
+        self._app = app
+        self._route = route
+        self._request = request
+        self._receive = receive
+        self._send = send
+        self._body = body
+        self._started = engine.clock.monotonic()
+        self._arrived = engine.fills.begun
+        self._fill_key = request.key.text
+        """Where the response will be stored, as far as is known: below it, if the response turns out to vary."""
+
+    async def respond(self) -> None:
+        """Answer the request, one way or another."""
+        if not await self._engine.usable(self._route.policy):
+            return await self.pass_by("unverified")
+        found = await self._look_up()
+        if found is not None:
+            return await self._answer(*found)
+        if self._request.directives.only_if_cached:
+            return await self._gateway_timeout()
+        if self._request.scope["method"] == "HEAD":
+            return await self.pass_by("head", forward="method")
+        if self._engine.unshareable.holds(self._fill_key, self._started):
+            return await self._watch()
+        await self._follow_or_fill()
+
+    async def pass_by(self, reason: str, *, forward: str = "bypass") -> None:
+        """Let the handler answer the request as it came; `Cache-Status` says why."""
+        self._route.passed_by(reason)
+        await pass_by(self._engine, self._app, self._request.scope, self._receive, self._send, reason, forward)
+        self._report("pass", reason)
+
+    # ---- looking up ----
+
+    async def _look_up(self) -> tuple[Entry, str] | None:
+        key = self._request.key
+        found = await self._engine.fetch(self._route.place, key.text, key.canonical)
+        if found is not None and found.entry.status == MARKER:
+            chosen = self._choose(found.entry)
+            found = await self._engine.fetch(self._route.place, chosen.text, chosen.canonical)
+        if found is None or not may_reuse(found.entry, self._request, self._engine.clock.monotonic()):
+            return None
+        return found
+
+    def _choose(self, varying: Entry) -> VariantKey:
+        chosen = VariantKey(self._request.key, varying.vary, self._request.scope)
+        self._fill_key = chosen.text
+        return chosen
+
+    async def _answer(self, entry: Entry, tier: str) -> None:
+        self._route.counted()
+        self._route.stored()
+        answerer = Answerer(self._app, self._route, self._receive, self._send)
+        await answerer.answer(entry, self._request.scope, tier, self._engine.clock.monotonic())
+        self._report("hit", tier)
+
+    async def _gateway_timeout(self) -> None:
+        """RFC 9111, section 5.2.1.7."""
+        status = cache_status.forward("bypass", detail="only-if-cached")
+        headers = [(b"content-length", b"0"), (CACHE_STATUS, status)]
+        await self._send({"type": "http.response.start", "status": 504, "headers": headers})
+        await self._send({"type": "http.response.body", "body": b""})
+        self._report("pass", "only-if-cached")
+
+    # ---- filling ----
+
+    async def _follow_or_fill(self) -> None:
+        for _ in range(2):
+            entry = recall(self._engine, self._route, self._request, self._started)
+            if entry is not None:
+                return await self._answer(entry, "L1")  # a fill has landed since this request looked
+            flight = self._engine.fills.under_way(self._fill_key)
+            if flight is None:
+                return await self._lead()
+            entry = await self._follow(flight)
+            if entry is not None:
+                return await self._answer(entry, "flight")
+            if not flight.landed or self._engine.unshareable.holds(self._fill_key, self._started):
+                break
+        await self._watch()
+
+    async def _follow(self, flight: Flight[Entry]) -> Entry | None:
+        """What the flight brought, if this request may be given it (rule I6)."""
+        try:
+            async with asyncio.timeout(FOLLOW_SECONDS):
+                entry = await flight.outcome()
+        except TimeoutError:
+            return None
+        if entry is None or not self._answers(entry) or not may_reuse(entry, self._request, self._started):
+            return None
+        young = flight.number > self._arrived
+        if young or await self._engine.invalidation.verify(entry):
+            return entry
+        return None
+
+    def _answers(self, entry: Entry) -> bool:
+        if not entry.vary:
+            return entry.canonical == self._request.key.canonical
+        return entry.canonical == self._choose(entry).canonical
+
+    async def _lead(self) -> None:
+        tee = self._tee()
+        scope = self._handler_scope()
+        fill = ResponseFill(self._engine, self._app, scope, self._receive, tee, body=self._body)
+        fill.flight = self._engine.fills.lead(self._fill_key, fill.run)
+        try:
+            await fill.relay(self._send)
+        finally:
+            self._learn(tee)
+
+    async def _watch(self) -> None:
+        """Run the handler in the request's own task: nobody is to wait for it. What may be stored is stored."""
+        tee = self._tee()
+
+        async def send(message: Message) -> None:
+            await self._send(await tee.see(message))
+
+        token = self._engine.running.set(tee.fill)
+        try:
+            await self._app(self._handler_scope(), self._handler_receive(), send)
+        finally:
+            self._engine.running.reset(token)
+            tee.abandon()
+            self._learn(tee)
+
+    def _tee(self) -> Tee:
+        return Tee(self._engine, self._route, self._request, self._engine.begin(self._fill_key))
+
+    def _handler_scope(self) -> Scope:
+        if self._route.runs_dependencies:
+            return dict(self._request.scope)
+        return self._route.keys.withhold(self._request.scope, self._request.key)
+
+    def _handler_receive(self) -> Receive:
+        return replay(self._body, self._receive) if self._route.policy.body else self._receive
+
+    def _learn(self, tee: Tee) -> None:
+        self._route.counted()
+        if tee.entry is not None:
+            self._route.stored()
+        else:
+            self._route.unstored()
+        self._report("miss", tee.refusal or "")
+
+    def _report(self, outcome: str, detail: str) -> None:
+        seconds = self._engine.clock.monotonic() - self._started
+        self._engine.signals.emit(Answered(self._route.name, outcome, detail, seconds))
+
+
+def may_reuse(entry: Entry, request: Request, now: float) -> bool:
+    """Whether this request may be given a stored response that is valid and fresh.
+
+    A response that does not say that it may be shared is not for requests with credentials (RFC 9111, section 3.5,
+    and DESIGN section 4 for cookies); the request's own directives count in HTTP mode (section 5.2.1).
+    """
+    if request.credentialed and not entry.flags & Flag.SHARED:
+        return False
+    return request.directives.accepts(age=now - entry.born, lifetime=entry.lifetime)
+
+
+def recall(engine: Engine, route: Route, request: Request, now: float) -> Entry | None:
+    """What L1 can answer the request with at once, among variants too; `now` is the monotonic clock."""
+    bucket, key = route.place.bucket, request.key
+    entry = engine.recall(bucket, key.text, key.canonical, now)
+    if entry is not None and entry.status == MARKER:
+        chosen = VariantKey(key, entry.vary, request.scope)
+        entry = engine.recall(bucket, chosen.text, chosen.canonical, now)
+    return entry if entry is not None and may_reuse(entry, request, now) else None
+
+
+async def pass_by(
+    engine: Engine, app: ASGIApp, scope: Scope, receive: Receive, send: Send, reason: str, forward: str = "bypass"
+) -> None:
+    """Run the app on the request as it came, adding only a `Cache-Status` that says why."""
+    line = (CACHE_STATUS, cache_status.forward(forward, detail=reason))
+
+    async def say_why(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), line]}
+        await send(message)
+
+    token = engine.running.set(IDLE)
+    try:
+        await app(scope, receive, say_why)
+    finally:
+        engine.running.reset(token)

@@ -1,0 +1,102 @@
+"""What does not change between the requests of one route."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from asgi_tiercache.engine.core import Engine, Place
+from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
+from asgi_tiercache.keys.request import RequestKey, RequestKeys
+from asgi_tiercache.keys.template import Template
+from asgi_tiercache.routes import Target
+
+logger = logging.getLogger("asgi_tiercache")
+
+IDLE_AFTER = 4
+WATCHED_REQUESTS = 100
+_CREDENTIALS = ("authorization", "cookie", "session", "user", "auth")
+_ADVICE = "key it (vary_on=, cookies=, user=) or declare it irrelevant (ignore=)"
+
+
+class Route:
+    """A target of the route table with its policy put to use: keys, place in L1, tags."""
+
+    def __init__(self, engine: Engine, target: Target, *, namespace: str) -> None:
+        assert target.policy is not None
+        policy = target.policy
+        self.target = target
+        self.policy = policy
+        self.name = target.template or "(unrouted)"
+        self.explicit = policy.mode == "explicit"
+        self.honours_requests = not self.explicit and policy.request_directives
+        self.runs_dependencies = policy.dependencies == "always"
+        keyed = policy
+        if self.runs_dependencies:
+            # The dependencies see the real request on hits, too: a credential is theirs to judge.
+            mine = (*policy.vary_on, *(("cookie",) if policy.cookies else ()))
+            keyed = policy.but(ignore=(*policy.ignore, *(name for name in _CREDENTIALS if name not in mine)))
+        self.keys = RequestKeys(keyed, namespace=namespace)
+        self.place = Place(engine.memory.bucket(policy.region), policy)
+        self._templates = tuple(Template(text) for text in policy.tags)
+        self._unstored = 0
+        self._seen = 0
+        self._passed: dict[str, int] | None = {}
+
+    def __repr__(self) -> str:
+        return f"<Route {self.name} {self.policy.mode}>"
+
+    # ---- tags ----
+
+    def tags(self, path_params: Mapping[str, object], key: RequestKey) -> tuple[str, ...]:
+        """The tags of the policy for one request, and the implicit ones.
+
+        A template whose parameter the request does not carry gives no tag: there is nothing that it could name.
+        """
+        rendered = self._rendered(path_params, key) if self._templates else ()
+        implicit = (key_tag(key.text), path_tag(key.path), route_tag(self.name))
+        return (*rendered, *implicit, *((user_tag(key.user),) if key.user is not None else ()))
+
+    def _rendered(self, path_params: Mapping[str, object], key: RequestKey) -> tuple[str, ...]:
+        query = dict(reversed(parse_qsl(key.query.decode("latin-1"), keep_blank_values=True)))
+        values = {**query, **path_params}
+        return tuple(tag for tag in (template.render(values) for template in self._templates) if tag is not None)
+
+    # ---- what the route's recent responses were like ----
+
+    @property
+    def idle(self) -> bool:
+        """Whether the last responses gave nothing to store, on a route where only responses decide.
+
+        Such a route is not looked up; one response that may be stored ends that.
+        """
+        return self._unstored >= IDLE_AFTER and not self.explicit
+
+    def stored(self) -> None:
+        """A response of the route could be stored."""
+        self._unstored = 0
+
+    def unstored(self) -> None:
+        """A response of the route could not be stored."""
+        self._unstored += 1
+
+    def passed_by(self, reason: str) -> None:
+        """Count a request that passed by; says once in the log if most of the route's requests do."""
+        if self._passed is None:
+            return
+        self._passed[reason] = self._passed.get(reason, 0) + 1
+        self.counted()
+
+    def counted(self) -> None:
+        """Count a request that did not pass by, or that `passed_by` has counted."""
+        if self._passed is None:
+            return
+        self._seen += 1
+        if self._seen < WATCHED_REQUESTS:
+            return
+        if 2 * sum(self._passed.values()) > self._seen:
+            reason = max(self._passed, key=self._passed.__getitem__)
+            advice = _ADVICE if reason in _CREDENTIALS else "see the reason in Cache-Status"
+            logger.warning("most requests of route %r pass by uncached because of %r: %s", self.name, reason, advice)
+        self._passed = None

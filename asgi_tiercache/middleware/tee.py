@@ -1,0 +1,188 @@
+"""The tee: watches the messages of one response, and keeps it if it may be kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import anyio.to_thread
+from starlette.types import Message, Scope
+
+from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.engine.fill import Fill
+from asgi_tiercache.engine.tags import MAX_TAGS
+from asgi_tiercache.http import cache_status
+from asgi_tiercache.http.fields import storable_headers, values, with_downstream
+from asgi_tiercache.http.reuse import NO_DIRECTIVES, RequestDirectives
+from asgi_tiercache.http.storing import Refuse, Store, judge_response
+from asgi_tiercache.keys.request import RequestKey
+from asgi_tiercache.middleware.route import Route
+from asgi_tiercache.middleware.variants import Variants
+from asgi_tiercache.types import Entry, Flag
+
+CACHE_STATUS = b"cache-status"
+
+
+class Request(NamedTuple):
+    """One request that may be answered from the cache."""
+
+    scope: Scope
+    key: RequestKey
+    path_params: Mapping[str, object]
+    credentialed: bool = False
+    directives: RequestDirectives = NO_DIRECTIVES
+
+
+class Tee:
+    """Looks at each message on its way to the client; holds nothing back.
+
+    `refusal` is set as soon as the response turns out not to be storable; `entry` as soon as it is stored.
+    """
+
+    def __init__(self, engine: Engine, route: Route, request: Request, fill: Fill) -> None:
+        self._engine = engine
+        self._route = route
+        self._request = request
+        self._status = 0
+        self._headers: tuple[tuple[bytes, bytes], ...] = ()
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._declared: int | None = None
+        self.fill = fill
+        self.refusal: str | None = None
+        self.entry: Entry | None = None
+
+    async def see(self, message: Message) -> Message:
+        """Take note of `message`; returns what the client is to receive."""
+        kind = message["type"]
+        if kind == "http.response.start":
+            return self._start(message)
+        if self.refusal is None and self.entry is None:
+            if kind == "http.response.body":
+                self._body(message.get("body", b""), more=message.get("more_body", False))
+            elif kind == "http.response.pathsend":
+                await self._file(message["path"])
+            else:
+                self.refuse(kind.removeprefix("http.response."))
+        return message
+
+    def refuse(self, reason: str) -> None:
+        """The response will not be stored, and its like need not be waited for."""
+        self.abandon(reason)
+        if self._status < 500:
+            self._engine.unshareable.remember(self.fill.key, self._engine.clock.monotonic())
+
+    def abandon(self, reason: str = "incomplete") -> None:
+        """Give up what has not come to its end; nothing that is stored is affected."""
+        if self.refusal is None and self.entry is None:
+            self.refusal = reason
+            self._chunks.clear()
+
+    # ---- the start ----
+
+    def _start(self, message: Message) -> Message:
+        self._status = message["status"]
+        self._headers = tuple((bytes(name), bytes(value)) for name, value in message.get("headers", ()))
+        verdict = self._judge()
+        if isinstance(verdict, Refuse):
+            self.refuse(verdict.reason)
+        elif message.get("trailers", False):
+            self.refuse("trailers")
+        else:
+            self._check_length()
+        return {**message, "headers": self._told()}
+
+    def _judge(self) -> Store | Refuse:
+        if self.fill.refused:
+            return Refuse("no-store")
+        return judge_response(
+            self._route.policy,
+            self._status,
+            self._headers,
+            credentialed=self._request.credentialed,
+            request_no_store=self._request.directives.no_store,
+            set_ttl=self.fill.ttl,
+            now=self._engine.clock.time(),
+        )
+
+    def _check_length(self) -> None:
+        declared = values(self._headers, b"content-length")
+        if declared:
+            try:
+                self._declared = int(declared[0])
+            except ValueError:
+                return self.refuse("content-length")
+        if (self._declared or 0) > self._route.policy.max_body:
+            self.refuse("too-large")
+        if any(value.startswith(b"text/event-stream") for value in values(self._headers, b"content-type")):
+            self.refuse("event-stream")
+
+    def _told(self) -> list[tuple[bytes, bytes]]:
+        """The field lines that the client receives."""
+        told = list(self._headers)
+        if self._route.explicit and self.refusal is None:
+            told = list(with_downstream(self._headers, self._route.policy.downstream))
+        status = cache_status.forward("uri-miss", stored=self.refusal is None, detail=self.refusal or "")
+        told.append((CACHE_STATUS, status))
+        return told
+
+    # ---- the body ----
+
+    def _body(self, chunk: bytes, *, more: bool) -> None:
+        self._size += len(chunk)
+        if self._size > self._route.policy.max_body:
+            return self.refuse("too-large")
+        if chunk:
+            self._chunks.append(bytes(chunk))
+        if not more:
+            self._complete()
+
+    async def _file(self, path: str) -> None:
+        limit = min(self._route.policy.files, self._route.policy.max_body)
+        body = await anyio.to_thread.run_sync(_read_small, path, limit) if limit else None
+        if body is None:
+            return self.refuse("pathsend")
+        self._body(body, more=False)
+
+    def _complete(self) -> None:
+        if self._declared is not None and self._declared != self._size:
+            return self.refuse("incomplete")
+        verdict = self._judge()  # again: the handler may have spoken since the response began
+        if isinstance(verdict, Refuse):
+            return self.refuse(verdict.reason)
+        tags = tuple(dict.fromkeys((*self._own_tags(), *self.fill.tags)))
+        if len(tags) > MAX_TAGS:
+            return self.refuse("too-many-tags")
+        entry = self._made(verdict, tags)
+        if not Variants(self._engine, self._route).keep(entry, self._request.key, self._request.scope, verdict.vary):
+            return self.refuse("too-many-variants")
+        self._engine.unshareable.forget(self.fill.key)
+        self.entry = entry
+
+    def _own_tags(self) -> tuple[str, ...]:
+        return self._route.tags(self._request.path_params, self._request.key)
+
+    def _made(self, verdict: Store, tags: tuple[str, ...]) -> Entry:
+        kept = storable_headers(self._headers)
+        if self._route.explicit:
+            kept = with_downstream(kept, self._route.policy.downstream)
+        return Entry(
+            stamp=self.fill.stamp,
+            created=self._engine.clock.time() - verdict.age,
+            lifetime=verdict.lifetime,
+            canonical=self._request.key.canonical,
+            tags=tags,
+            status=self._status,
+            headers=kept,
+            body=b"".join(self._chunks) if len(self._chunks) != 1 else self._chunks[0],
+            flags=Flag.SHARED if verdict.shared else Flag.NONE,
+        )
+
+
+def _read_small(path: str, limit: int) -> bytes | None:
+    if os.path.getsize(path) > limit:
+        return None
+    with open(path, "rb") as file:
+        body = file.read(limit + 1)
+    return body if len(body) <= limit else None

@@ -1,0 +1,124 @@
+"""Single flight: one computation for all who ask for the same thing at the same time (DESIGN section 7)."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+REMEMBERED_SECONDS = 60.0
+REMEMBERED_KEYS = 10_000
+
+
+class Flight(Generic[T]):
+    """A computation under way, in a task of its own, so that no waiter's cancellation ends it.
+
+    The outcome is known, and waiters are released, when `land` is called or the task ends, whichever comes first: a
+    response is complete before the app call that produced it returns.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        """Flights are numbered in the order in which they begin (rule I6)."""
+        self._outcome: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
+        self.task: asyncio.Task[None]
+
+    @property
+    def landed(self) -> bool:
+        """Whether the outcome is known."""
+        return self._outcome.done()
+
+    def land(self, outcome: T | None) -> None:
+        """Release the waiters with `outcome`; None: there is nothing to share."""
+        if not self._outcome.done():
+            self._outcome.set_result(outcome)
+
+    def fail(self, error: BaseException) -> None:
+        """Release the waiters with an exception."""
+        if not self._outcome.done():
+            self._outcome.set_exception(error)
+            self._outcome.exception()  # retrieved here: that nobody waits is no error
+
+    async def outcome(self) -> T | None:
+        """What the flight brought. Cancelling one waiter leaves the others waiting."""
+        return await asyncio.shield(self._outcome)
+
+
+class Flights(Generic[T]):
+    """The flights of each event loop, by key."""
+
+    def __init__(self) -> None:
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Flight[T]]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.begun = 0
+        """How many flights have begun; read on arrival, it tells a young flight from an old one."""
+
+    def __repr__(self) -> str:
+        return f"<Flights under_way={sum(map(len, self._by_loop.values()))} begun={self.begun}>"
+
+    def under_way(self, key: str) -> Flight[T] | None:
+        """The flight for `key` that can still be joined."""
+        flight = self._mine().get(key)
+        return None if flight is None or flight.landed else flight
+
+    def lead(self, key: str, work: Callable[[Flight[T]], Coroutine[Any, Any, None]]) -> Flight[T]:
+        """Begin a flight. `work` lands it; a `work` that ends without landing lands it with nothing or its error."""
+        mine = self._mine()
+        self.begun += 1
+        flight = mine[key] = Flight[T](self.begun)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if mine.get(key) is flight:
+                del mine[key]
+            if task.cancelled():
+                flight.land(None)
+            elif error := task.exception():
+                flight.fail(error)
+            else:
+                flight.land(None)
+
+        flight.task = asyncio.get_running_loop().create_task(work(flight))
+        self._tasks.add(flight.task)
+        flight.task.add_done_callback(ended)
+        return flight
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """The running loop's flights that have not ended, those included that have landed already."""
+        loop = asyncio.get_running_loop()
+        return [task for task in self._tasks if task.get_loop() is loop]
+
+    def _mine(self) -> dict[str, Flight[T]]:
+        return self._by_loop.setdefault(asyncio.get_running_loop(), {})
+
+
+class Unshareable:
+    """Remembers for a while the keys whose responses may not be shared, so that nobody queues for them again.
+
+    Bounded: when more keys than `limit` are remembered, the one remembered longest ago is forgotten.
+    """
+
+    def __init__(self, *, seconds: float = REMEMBERED_SECONDS, limit: int = REMEMBERED_KEYS) -> None:
+        self._seconds = seconds
+        self._limit = limit
+        self._until: dict[str, float] = {}
+
+    def remember(self, key: str, now: float) -> None:
+        """The response for `key` could not be shared; `now` is the monotonic clock."""
+        self._until.pop(key, None)
+        self._until[key] = now + self._seconds
+        if len(self._until) > self._limit:
+            del self._until[next(iter(self._until))]
+
+    def forget(self, key: str) -> None:
+        """A response for `key` was stored after all."""
+        self._until.pop(key, None)
+
+    def holds(self, key: str, now: float) -> bool:
+        """Whether `key` was remembered less than `seconds` ago."""
+        return self._until.get(key, now) > now

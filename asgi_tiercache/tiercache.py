@@ -1,0 +1,441 @@
+"""`TierCache`: the cache as its users meet it, composed of what lies below."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from asgi_tiercache.codec.values import ValueCodec, codec_for
+from asgi_tiercache.config import Policy, check_seconds
+from asgi_tiercache.decorator import CachedFunctions
+from asgi_tiercache.decorator.bridge import Bridge
+from asgi_tiercache.decorator.cached import awaitable_loader
+from asgi_tiercache.engine.core import Engine, Place
+from asgi_tiercache.engine.fill import Fill
+from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
+from asgi_tiercache.engine.values import Call, Values
+from asgi_tiercache.errors import ConfigError
+from asgi_tiercache.invalidation.log import InvalidationLog, ProcessLog
+from asgi_tiercache.invalidation.redislog import RedisLog
+from asgi_tiercache.invalidation.service import MAX_LAG, MAX_UNVERIFIED, Invalidation, Receipt
+from asgi_tiercache.keys.escape import endpoint, frame
+from asgi_tiercache.keys.request import user_hash
+from asgi_tiercache.keys.template import tag
+from asgi_tiercache.signals import Signals
+from asgi_tiercache.stats import RegionSize, Stats
+from asgi_tiercache.statsapp import make_stats_app
+from asgi_tiercache.tiers.breaker import Breaker
+from asgi_tiercache.tiers.guard import Guarded
+from asgi_tiercache.tiers.memory import Memory
+from asgi_tiercache.tiers.redis import RedisLink, RedisTier
+from asgi_tiercache.tiers.stack import Stack
+from asgi_tiercache.types import Clock, Stamp, SystemClock, Tier
+
+logger = logging.getLogger("asgi_tiercache")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MARK = "__tiercache__"
+CLOSE_SECONDS = 5.0
+DEADLINE = 0.3
+_NAMESPACE = re.compile(r"[A-Za-z0-9._-]{0,64}")
+_DIRECT = Policy(ttl=1)  # of values stored directly; each `set` brings a lifetime of its own
+
+
+class TierCache:
+    """A cache over memory and, where one is given, a lower tier such as Redis.
+
+    `TierCache()` is memory-only; `TierCache.from_url("redis://...")` has Redis as L2 and as the log of
+    invalidations. The middleware starts and closes it; without an app, `async with cache:` does.
+
+    Args:
+        l2: A lower tier; it is put behind a deadline and a circuit breaker.
+        log: Where invalidations are recorded; default: in this process.
+        namespace: Begins every key, so that several caches can share a Redis.
+        deadline: Seconds that one operation of a lower tier may take.
+        max_lag: Seconds for which a worker may judge by what it last heard of the log.
+        max_unverified: Seconds for which policies with `unverified="serve"` go on while the log is out of reach.
+        clock: Where time comes from.
+
+    Raises:
+        ConfigError: an option is wrong; the message names it.
+    """
+
+    def __init__(
+        self,
+        *,
+        l2: Tier | None = None,
+        log: InvalidationLog | None = None,
+        namespace: str = "",
+        deadline: float = DEADLINE,
+        max_lag: float = MAX_LAG,
+        max_unverified: float = MAX_UNVERIFIED,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or SystemClock()
+        signals = Signals()
+        guarded = None
+        if l2 is not None:
+            breaker = Breaker(tier=l2.name, deadline=check_seconds("deadline", deadline), clock=clock, signals=signals)
+            guarded = Guarded(l2, breaker, clock=clock, signals=signals)
+        self._compose(guarded, log or ProcessLog(), namespace, max_lag, max_unverified, clock, signals)
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        namespace: str = "",
+        deadline: float = DEADLINE,
+        max_lag: float = MAX_LAG,
+        max_unverified: float = MAX_UNVERIFIED,
+        clock: Clock | None = None,
+    ) -> Self:
+        """A cache with Redis as L2 and as the log of invalidations; `url` as redis-py takes it.
+
+        Nothing is connected before the first use.
+
+        Raises:
+            ConfigError: the URL does not parse, or an option is wrong.
+        """
+        clock = clock or SystemClock()
+        signals = Signals()
+        link = RedisLink(url)
+        breaker = Breaker(tier="L2", deadline=check_seconds("deadline", deadline), clock=clock, signals=signals)
+        tier = Guarded(RedisTier(link), breaker, clock=clock, signals=signals)
+        log = RedisLog(link, breaker, namespace=_checked(namespace))
+        cache = cls.__new__(cls)
+        cache._compose(tier, log, namespace, max_lag, max_unverified, clock, signals)
+        return cache
+
+    def _compose(
+        self,
+        tier: Tier | None,
+        log: InvalidationLog,
+        namespace: str,
+        max_lag: float,
+        max_unverified: float,
+        clock: Clock,
+        signals: Signals,
+    ) -> None:
+        self.namespace = _checked(namespace)
+        """Begins every key."""
+        self.disabled = os.environ.get("TIERCACHE_DISABLED", "") == "1"
+        """Whether everything passes by: `TIERCACHE_DISABLED=1` in the environment."""
+        memory = Memory(signals=signals)
+        self.engine = Engine(
+            memory=memory,
+            stack=Stack([tier], clock=clock, signals=signals) if tier is not None else None,
+            invalidation=Invalidation(
+                log,
+                clock=clock,
+                signals=signals,
+                drop_memory=memory.clear,
+                max_lag=check_seconds("max_lag", max_lag),
+                max_unverified=check_seconds("max_unverified", max_unverified, zero=True),
+            ),
+            signals=signals,
+            clock=clock,
+        )
+        """What the middleware and the decorators work with."""
+        self._values = Values(self.engine)
+        self._bridge = Bridge(self._values, home=lambda: self._home, close=self.aclose)
+        self._functions = CachedFunctions(
+            self.engine, self._values, self._bridge, namespace=self.namespace, disabled=self.disabled
+        )
+        self._stats = Stats(self._regions)
+        signals.subscribe(self._stats)
+        self._place = Place(memory.bucket(_DIRECT.region), _DIRECT)
+        self._codec = codec_for(Any, where="cache.set")
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._marked: list[str] = []
+        self._served = False
+
+    def __repr__(self) -> str:
+        return f"<TierCache {self.namespace or '(no namespace)'} {self.engine!r}>"
+
+    # ---- life ----
+
+    async def start(self) -> None:
+        """Make ready on the running loop. Redis being out of reach is no error."""
+        self._home = asyncio.get_running_loop()
+        if self._marked and not self._served:
+            names, self._marked = ", ".join(self._marked), []
+            logger.warning("@cache.response is on %s, but no TierCacheMiddleware serves this cache", names)
+        await self.engine.invalidation.confirm()
+
+    async def aclose(self) -> None:
+        """Flush what is queued, for at most 5 seconds, and let go of what belongs to the running loop.
+
+        What is in memory stays there; the cache can be used again, on this loop or another.
+        """
+        fills = self.engine.fills.tasks()
+        if fills:
+            await asyncio.wait(fills, timeout=CLOSE_SECONDS)
+        if self.engine.stack is not None:
+            await self.engine.stack.aclose(CLOSE_SECONDS)
+        if self._home is asyncio.get_running_loop():
+            self._home = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def close(self) -> None:
+        """End what plain functions called outside any event loop have started; programs end without it, too."""
+        self._bridge.close()
+
+    # ---- decorators ----
+
+    def response(self, policy: Policy | None = None, **options: Any) -> Callable[[F], F]:
+        """Mark an endpoint: the middleware caches its responses by `policy`, or by a `Policy(**options)`.
+
+        The endpoint is returned unchanged, so the order of decorators does not matter.
+
+        Example:
+            `@cache.response(ttl=300, tags=["video:{video_id}"])`
+
+        Raises:
+            ConfigError: an option is wrong; the message names it.
+        """
+        chosen = _policy("response", policy, options)
+
+        def mark(endpoint: F) -> F:
+            marks = getattr(endpoint, MARK, ())
+            if any(owner is self for owner, _ in marks):
+                raise ConfigError("response", f"{endpoint!r} has a policy of this cache already")
+            try:
+                setattr(endpoint, MARK, (*marks, (self, chosen)))
+            except AttributeError:
+                raise ConfigError("response", f"{endpoint!r} cannot be marked; name its path in routes=") from None
+            self._marked.append(getattr(endpoint, "__qualname__", repr(endpoint)))
+            return endpoint
+
+        return mark
+
+    def cached(
+        self,
+        template: str | None = None,
+        policy: Policy | None = None,
+        *,
+        ignore: Sequence[str] = (),
+        codec: ValueCodec | None = None,
+        **options: Any,
+    ) -> Callable[[F], F]:
+        """Cache the values of a function, async or plain, by a `policy` or a `Policy(**options)`.
+
+        A plain function may be called from worker threads and from programs without an event loop; on an event loop's
+        own thread it raises `BlockingCallError`.
+
+        Example:
+            `@cache.cached("user:profile:{user_id}", ttl=1800, tags=["user:{user_id}"])`
+
+        Args:
+            template: The key; every parameter is in it or in `ignore`. None: the function's name and its arguments.
+            policy: A preset or a policy of your own.
+            ignore: Parameters that the value does not depend on.
+            codec: How values become bytes; default: by the annotated return type.
+            options: Options of `Policy`.
+
+        Raises:
+            ConfigError: an option, the template or a tag does not fit the function.
+            CodecError: the annotated return type cannot come back from a cache.
+        """
+        if callable(template):
+            raise ConfigError("cached", "needs parentheses: @cache.cached(ttl=...)")
+        chosen = _policy("cached", policy, options)
+
+        def decorate(function: F) -> F:
+            return self._functions.decorate(function, template, chosen, ignore=tuple(ignore), codec=codec)
+
+        return decorate
+
+    @property
+    def current(self) -> Fill:
+        """The handler or cached function that is running: `cache.current.tag("author:7")`.
+
+        Raises:
+            NoFillError: none is running in this context.
+        """
+        return self.engine.current
+
+    def policy_of(self, endpoint: object) -> Policy | None:
+        """The policy that `response` has put on `endpoint`; of a class-based one, on its `get`."""
+        marks = getattr(endpoint, MARK, None)
+        if marks is None and isinstance(endpoint, type):
+            marks = getattr(getattr(endpoint, "get", None), MARK, None)
+        return next((policy for owner, policy in marks or () if owner is self), None)
+
+    def serve(self) -> None:
+        """Called by the middleware that serves this cache."""
+        self._served = True
+
+    # ---- values ----
+
+    async def get(self, key: str, default: Any = None) -> Any:
+        """The value that `set` stored under `key`, else `default`. None may be a value."""
+        if self.disabled:
+            return default
+        found = await self._values.get(self._call(key))
+        return default if found is None else found[0]
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """The values stored under `keys`, without those that are not there; lower tiers are asked once for all."""
+        wanted = list(dict.fromkeys(keys))
+        if self.disabled:
+            return {}
+        found = await asyncio.gather(*(self._values.get(self._call(key)) for key in wanted))
+        return {key: value[0] for key, value in zip(wanted, found, strict=True) if value is not None}
+
+    async def set(
+        self, key: str, value: Any, *, ttl: float, tags: Iterable[str] = (), since: Stamp | None = None
+    ) -> None:
+        """Store `value` under `key` for `ttl` seconds.
+
+        Args:
+            key: Anything but control characters.
+            value: What `get` will return, as it is.
+            ttl: Seconds.
+            tags: What it is invalidated by.
+            since: `cache.stamp()` from before the value was read; without it an invalidation that happened between
+                reading and storing is not seen.
+
+        Raises:
+            CodecError: the value would not come back as it is; the message names key and type.
+            ConfigError: `ttl`, a tag or the key is wrong.
+        """
+        check_seconds("ttl", ttl)
+        call = self._call(key, tags)
+        if not self.disabled:
+            self._values.set(call, value, ttl=ttl, since=since)
+
+    async def get_or_set(self, key: str, loader: Callable[[], Any], *, ttl: float, tags: Iterable[str] = ()) -> Any:
+        """The value under `key`, else what `loader` returns, computed once for all who wait.
+
+        Args:
+            key: Anything but control characters.
+            loader: Takes nothing, returns the value or an awaitable of it.
+            ttl: Seconds.
+            tags: What the value is invalidated by.
+
+        Raises:
+            CodecError: the value would not come back as it is.
+        """
+        check_seconds("ttl", ttl)
+        load = awaitable_loader(loader)
+        if self.disabled:
+            return await load()
+        call = self._call(key, tags)
+        place = Place(self._place.bucket, _DIRECT.but(ttl=ttl))
+        return await self._values.get_or_fill(dataclasses.replace(call, place=place), load)
+
+    async def delete(self, *keys: str) -> None:
+        """Forget the values under `keys` (of `set`, of functions with a template), on every worker."""
+        names = [self._full(key) for key in keys]
+        await self.engine.forget(*names)
+        await self.engine.invalidation.invalidate([key_tag(name) for name in names], kind="key")
+
+    def stamp(self) -> Stamp:
+        """What this worker knows of invalidations; take it before reading what is given to `set(since=...)`."""
+        return self.engine.invalidation.stamp()
+
+    # ---- invalidation ----
+
+    async def invalidate(self, *tags: str, **values: object) -> Receipt:
+        """Make everything that carries one of `tags` invalid, on this worker before this returns.
+
+        Commit your data first. Fields are filled from `values`: `invalidate("video:{id}", id=42)`.
+
+        Raises:
+            ConfigError: a tag is empty, longer than 256 bytes, or holds `*` or a control character.
+        """
+        return await self.engine.invalidation.invalidate([tag(each, **values) for each in tags])
+
+    async def invalidate_key(self, *keys: str) -> Receipt:
+        """Invalidate what stands under `keys`, as they appear in Redis without the namespace."""
+        return await self.engine.invalidation.invalidate([key_tag(self._full(key)) for key in keys], kind="key")
+
+    async def invalidate_path(self, path: str) -> Receipt:
+        """Invalidate every query and variant of `path`, given percent-decoded, with a mount's prefix."""
+        names = [path_tag(endpoint(path, hash_path=hashed)) for hashed in (False, True)]
+        return await self.engine.invalidation.invalidate(names, kind="path")
+
+    async def invalidate_route(self, template: str) -> Receipt:
+        """Invalidate everything that a route has produced; `template` as written: `"/videos/{video_id}"`."""
+        return await self.engine.invalidation.invalidate([route_tag(template)], kind="route")
+
+    async def invalidate_user(self, user: str | int | bytes) -> Receipt:
+        """Invalidate every response that was keyed by `user`: what the policy's `user=` returned."""
+        return await self.engine.invalidation.invalidate([user_tag(user_hash(user))], kind="user")
+
+    async def clear(self) -> Receipt:
+        """Invalidate everything in this namespace."""
+        return await self.engine.invalidation.clear()
+
+    # ---- statistics ----
+
+    def stats(self) -> dict[str, Any]:
+        """Counters, hit rates and latencies since this process began, those of single routes included."""
+        return self._stats.snapshot(routes=True)
+
+    def stats_app(
+        self,
+        *,
+        token: str | None = None,
+        authorize: Callable[[Request], bool | Awaitable[bool]] | None = None,
+    ) -> ASGIApp:
+        """An app to mount: `GET /stats`. Without a token (`Authorization: Bearer ...`) or `authorize`: aggregates.
+
+        Raises:
+            ConfigError: the token is empty.
+        """
+        return make_stats_app(lambda routes: self._stats.snapshot(routes=routes), token=token, authorize=authorize)
+
+    def _regions(self) -> Iterable[RegionSize]:
+        for bucket in self.engine.memory.buckets():
+            region = bucket.region
+            yield RegionSize(
+                region.name, len(bucket), bucket.bytes, region.max_entries, region.max_bytes, bucket.evictions
+            )
+
+    # ---- keys ----
+
+    def _full(self, key: str) -> str:
+        if not isinstance(key, str) or not key or re.search(r"[\x00-\x1f\x7f]", key):
+            raise ConfigError("key", f"must be a text without control characters that is not empty, not {key!r}")
+        return f"{self.namespace}:{key}" if self.namespace else key
+
+    def _call(self, key: str, tags: Iterable[str] = ()) -> Call:
+        full = self._full(key)
+        canonical = frame(b"value", full.encode("utf-8", "surrogatepass"))
+        names = tuple(tag(each) for each in ([tags] if isinstance(tags, str) else tags))
+        return Call(self._place, full, canonical, self._codec, names, "(direct)")
+
+
+def _policy(option: str, policy: Policy | None, options: Mapping[str, Any]) -> Policy:
+    if policy is not None and not isinstance(policy, Policy):
+        raise ConfigError(option, f"takes a Policy, not {policy!r}")
+    try:
+        return policy.but(**options) if policy is not None else Policy(**options)
+    except TypeError as error:
+        raise ConfigError(option, str(error)) from None
+
+
+def _checked(namespace: str) -> str:
+    if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
+        raise ConfigError("namespace", f"must be at most 64 letters, digits, '.', '_' or '-', not {namespace!r}")
+    return namespace

@@ -1,0 +1,87 @@
+"""A tier that never raises: deadline and circuit breaker around a tier that may."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from asgi_tiercache.errors import TierError
+from asgi_tiercache.signals import Signals, TierFailed, TierRead, WriteDropped
+from asgi_tiercache.tiers.breaker import Breaker, describe
+from asgi_tiercache.types import Clock, Tier, Write
+
+
+class Guarded(Tier):
+    """`tier`, with every failure a miss and no call longer than the breaker's deadline.
+
+    Args:
+        tier: Does the work; raises whatever it likes.
+        breaker: Decides whether the tier is asked at all.
+        clock: Times the reads.
+        signals: Receives a `TierRead` for each read that reached the tier, and a `WriteDropped` for each write that
+            the breaker refused; what failed is reported by the breaker.
+    """
+
+    def __init__(self, tier: Tier, breaker: Breaker, *, clock: Clock, signals: Signals) -> None:
+        self.name = tier.name
+        self.breaker = breaker
+        self._tier = tier
+        self._clock = clock
+        self._signals = signals
+
+    @property
+    def available(self) -> bool:
+        """Whether the tier is being asked."""
+        return self.breaker.state == "closed"
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The bytes under each key; None, too, where the tier could not say."""
+        asked = self.available
+        started = self._clock.monotonic()
+        found: list[bytes | None]
+        try:
+            found = await self.breaker.run("get", partial(self._tier.get_many, keys), probe=self._tier.ping)
+        except TierError:
+            found = [None] * len(keys)
+        if asked:
+            misses = found.count(None)
+            seconds = self._clock.monotonic() - started
+            self._signals.emit(TierRead(self.name, len(found) - misses, misses, seconds))
+        return found
+
+    async def set_many(self, writes: Sequence[Write]) -> None:
+        """Keep each of `writes`, if the tier can."""
+        asked = self.available
+        try:
+            await self.breaker.run("set", partial(self._tier.set_many, writes), probe=self._tier.ping)
+        except TierError:
+            if not asked:
+                for _ in writes:
+                    self._signals.emit(WriteDropped(self.name, "unavailable"))
+
+    async def delete_many(self, keys: Sequence[str]) -> None:
+        """Forget each of `keys`, if the tier can."""
+        try:
+            await self.breaker.run("delete", partial(self._tier.delete_many, keys), probe=self._tier.ping)
+        except TierError:
+            return
+
+    async def ping(self) -> None:
+        """Ask the tier whether it answers; `available` says what came of it."""
+        try:
+            await self.breaker.run("ping", self._tier.ping, probe=self._tier.ping)
+        except TierError:
+            return
+
+    async def aclose(self) -> None:
+        """Let go of what the tier holds for the running loop, within the deadline."""
+        await self.breaker.aclose()
+        try:
+            async with asyncio.timeout(self.breaker.deadline):
+                await self._tier.aclose()
+        except Exception as error:
+            self._signals.emit(TierFailed(self.name, "close", describe(error)))
+
+    def __repr__(self) -> str:
+        return f"<Guarded {self._tier!r}, breaker {self.breaker.state}>"

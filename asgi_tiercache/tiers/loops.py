@@ -1,0 +1,88 @@
+"""What belongs to one event loop: made on first use, let go with the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_watches: dict[asyncio.AbstractEventLoop, list[AsyncGenerator[None, None]]] = {}
+"""A loop knows its generators only weakly; here they live until it ends, even if their owner is forgotten before."""
+
+
+class PerLoop(Generic[T]):
+    """One `T` for each running event loop.
+
+    A loop that ends tells its asynchronous generators, after it has cancelled its tasks: `asyncio.run`, uvicorn, anyio
+    and uvloop all do. A suspended generator is therefore how a library without a shutdown call (an app under test,
+    a script) learns of the end in time to close connections, and unlike a waiting task nobody finds it among theirs.
+
+    Args:
+        make: Makes the `T` of the running loop.
+        close: Lets go of it, on its loop.
+    """
+
+    def __init__(self, make: Callable[[], T], close: Callable[[T], Awaitable[object]] | None = None) -> None:
+        self._make = make
+        self._close = close
+        self._held: dict[asyncio.AbstractEventLoop, T] = {}
+        self._watched: dict[asyncio.AbstractEventLoop, bool] = {}
+        """True while the loop goes on, False once it is ending."""
+
+    def get(self) -> T:
+        """The running loop's own.
+
+        Raises:
+            RuntimeError: no loop is running, or it is ending and would not close anything made now.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return self._held[loop]
+        except KeyError:
+            self._watch(loop)
+            value = self._held[loop] = self._make()
+            return value
+
+    def peek(self) -> T | None:
+        """The running loop's own, if it was made."""
+        return self._held.get(asyncio.get_running_loop())
+
+    async def aclose(self) -> None:
+        """Let go of the running loop's own; another is made when it is asked for again."""
+        value = self._held.pop(asyncio.get_running_loop(), None)
+        if value is not None and self._close is not None:
+            await self._close(value)
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop not in self._watched:
+            self._forget_closed_loops()
+            self._watched[loop] = True
+            _start(self._until_the_end_of(loop), loop)
+        elif not self._watched[loop]:
+            raise RuntimeError("the event loop is ending")
+
+    async def _until_the_end_of(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self._watched[loop] = False
+            _watches.pop(loop, None)
+            await self.aclose()
+
+    def _forget_closed_loops(self) -> None:
+        # list(): loops in other threads begin and end meanwhile.
+        for loop in [loop for loop in list(self._watched) if loop.is_closed()]:
+            self._watched.pop(loop, None)
+            self._held.pop(loop, None)
+        for loop in [loop for loop in list(_watches) if loop.is_closed()]:
+            _watches.pop(loop, None)
+
+
+def _start(watch: AsyncGenerator[None, None], loop: asyncio.AbstractEventLoop) -> None:
+    """Run `watch` up to its `yield`, which it reaches without waiting; that registers it with the running loop."""
+    try:
+        watch.__anext__().send(None)
+    except StopIteration:
+        _watches.setdefault(loop, []).append(watch)

@@ -1,0 +1,128 @@
+"""L1: entries in this process, in regions with bounds of their own. Serves every event loop and thread."""
+
+from __future__ import annotations
+
+import threading
+
+from asgi_tiercache.config import Region
+from asgi_tiercache.errors import ConfigError
+from asgi_tiercache.eviction import make_cache
+from asgi_tiercache.signals import Evicted, Signals
+from asgi_tiercache.types import Entry
+
+ENTRY_OVERHEAD = 600
+"""Bytes that an entry costs beyond its own: the objects, their places in the dictionaries and in the order."""
+
+
+class Bucket:
+    """One region: at most `max_entries` entries and `max_bytes` bytes, each entry until its `expires`."""
+
+    def __init__(self, region: Region, *, signals: Signals) -> None:
+        self.region = region
+        self.evictions = 0
+        """How many entries made room for others so far."""
+        self._signals = signals
+        self._lock = threading.Lock()
+        self._adding = 0
+        # cachetools asks for the size of the value alone; put() knows the key as well.
+        self._cache = make_cache(region.eviction, region.max_bytes, self._size_of_added)
+
+    def get(self, key: str, now: float) -> Entry | None:
+        """The entry under `key` that is of use at `now`, a point of the monotonic clock; one past that is dropped."""
+        # Also reading moves the key in the eviction order, hence the lock.
+        with self._lock:
+            try:
+                entry = self._cache[key]
+            except KeyError:
+                return None
+            if now < entry.expires:
+                return entry
+            del self._cache[key]
+            return None
+
+    def put(self, key: str, entry: Entry) -> bool:
+        """Keep `entry`, in place of others where there is no room; False if it is larger than the whole region."""
+        size = entry.size + len(key) + ENTRY_OVERHEAD
+        if size > self.region.max_bytes:
+            self.discard(key)
+            return False
+        with self._lock:
+            evicted = self._insert(key, entry, size)
+            self.evictions += evicted
+        if evicted:
+            self._signals.emit(Evicted(self.region.name, evicted))
+        return True
+
+    def discard(self, key: str) -> None:
+        """Forget the entry under `key`, if there is one."""
+        with self._lock:
+            self._cache.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget every entry."""
+        with self._lock:
+            self._cache.clear()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held, the estimated overhead included."""
+        return int(self._cache.currsize)
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+    def __repr__(self) -> str:
+        region = self.region
+        return (
+            f"<Bucket {region.name!r}: {len(self)} of {region.max_entries} entries,"
+            f" {self.bytes} of {region.max_bytes} bytes, {region.eviction}>"
+        )
+
+    def _insert(self, key: str, entry: Entry, size: int) -> int:
+        """Put in the entry and return how many others had to go."""
+        cache = self._cache
+        before = len(cache) + (key not in cache)
+        if before > self.region.max_entries:
+            cache.popitem()
+        self._adding = size
+        cache[key] = entry
+        return before - len(cache)
+
+    def _size_of_added(self, entry: Entry) -> int:
+        return self._adding
+
+
+class Memory:
+    """The regions of L1, each made when it is first named."""
+
+    def __init__(self, *, signals: Signals) -> None:
+        self._signals = signals
+        self._buckets: dict[str, Bucket] = {}
+
+    def bucket(self, region: Region) -> Bucket:
+        """The bucket of `region`.
+
+        Raises:
+            ConfigError: a region of that name with other bounds exists.
+        """
+        bucket = self._buckets.setdefault(region.name, Bucket(region, signals=self._signals))
+        if bucket.region != region:
+            raise ConfigError("region", f"{region.name!r} is defined twice: {bucket.region!r} and {region!r}")
+        return bucket
+
+    def buckets(self) -> tuple[Bucket, ...]:
+        """Every bucket made so far."""
+        return tuple(self._buckets.values())
+
+    def discard(self, key: str) -> None:
+        """Forget the entry under `key` in every region."""
+        for bucket in self.buckets():
+            bucket.discard(key)
+
+    def clear(self) -> None:
+        """Forget every entry of every region."""
+        for bucket in self.buckets():
+            bucket.clear()
+
+    def __repr__(self) -> str:
+        return f"<Memory: {', '.join(map(repr, self.buckets())) or 'empty'}>"

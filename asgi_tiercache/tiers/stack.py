@@ -1,0 +1,132 @@
+"""The lower tiers in their order: what one finds, those before it get, too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from asgi_tiercache.codec.entries import Rejected, decode, encode
+from asgi_tiercache.signals import EntryRejected, Signals
+from asgi_tiercache.tiers.batch import Batched
+from asgi_tiercache.tiers.writes import WriteQueue
+from asgi_tiercache.types import Clock, Entry, Tier, Write
+
+Located = tuple[Entry, str]
+"""An entry, and the name of the tier that had it."""
+
+
+class _Level:
+    """One tier, with what the stack keeps beside it."""
+
+    __slots__ = ("name", "queue", "reads")
+
+    def __init__(self, tier: Tier, *, signals: Signals, max_queued: int, max_queued_bytes: int) -> None:
+        self.name = tier.name
+        self.reads = Batched(tier)
+        self.queue = WriteQueue(tier, signals=signals, max_entries=max_queued, max_bytes=max_queued_bytes)
+
+
+class Stack:
+    """L2, then L3: reads go down until one tier has the entry; writes go to all, behind the caller's back.
+
+    Args:
+        tiers: Guarded tiers, the fastest first.
+        clock: Its wall clock tells how long an entry found may still live further up.
+        signals: Receives `EntryRejected` and `WriteDropped`.
+        max_queued: Writes that wait for one tier at the most.
+        max_queued_bytes: Bytes that wait for one tier at the most.
+    """
+
+    def __init__(
+        self,
+        tiers: Sequence[Tier],
+        *,
+        clock: Clock,
+        signals: Signals,
+        max_queued: int = 1000,
+        max_queued_bytes: int = 32 * 1024 * 1024,
+    ) -> None:
+        self._clock = clock
+        self._signals = signals
+        self._levels = [
+            _Level(tier, signals=signals, max_queued=max_queued, max_queued_bytes=max_queued_bytes) for tier in tiers
+        ]
+
+    async def get(self, key: str) -> Located | None:
+        """The entry under `key`, undecided whether it is still fresh or valid."""
+        for depth, level in enumerate(self._levels):
+            # What is on its way to the tier counts as there: a worker reads its own writes.
+            data = level.queue.peek(key) or await level.reads.get(key)
+            if data is not None and (entry := self._decoded(level, data)):
+                self._promote(depth, key, data, entry)
+                return entry, level.name
+        return None
+
+    async def get_many(self, keys: Sequence[str]) -> list[Located | None]:
+        """What `get` returns for each of `keys`, in their order; each tier is asked once."""
+        found: dict[str, Located] = {}
+        for depth, level in enumerate(self._levels):
+            missing = [key for key in dict.fromkeys(keys) if key not in found]
+            for key, data in (await self._read(level, missing)).items():
+                if entry := self._decoded(level, data):
+                    self._promote(depth, key, data, entry)
+                    found[key] = entry, level.name
+        return [found.get(key) for key in keys]
+
+    def put(self, key: str, entry: Entry, *, compress: bool, ttl: float) -> None:
+        """Queue `entry` for every tier; returns at once.
+
+        Args:
+            key: Where it will be found.
+            entry: What is kept.
+            compress: Deflate its body.
+            ttl: Seconds after which the tiers may forget it, above 0.
+
+        Raises:
+            CodecError: the entry cannot be written as bytes.
+        """
+        if not self._levels:
+            return
+        write = Write(key, encode(entry, compress=compress), ttl)
+        for level in self._levels:
+            level.queue.put(write)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Forget `keys` in every tier, and what is queued under them."""
+        for level in self._levels:
+            await level.queue.delete(keys)
+
+    async def flush(self, within: float = 5.0) -> None:
+        """Return when what was queued has reached the tiers, or after `within` seconds."""
+        await asyncio.gather(*(level.queue.flush(within) for level in self._levels))
+
+    async def aclose(self, within: float = 5.0) -> None:
+        """Flush for at most `within` seconds, and let go of what the tiers hold for the running event loop."""
+        await asyncio.gather(*(level.queue.aclose(within) for level in self._levels))
+        await asyncio.gather(*(level.reads.aclose() for level in self._levels))
+
+    def __repr__(self) -> str:
+        return f"<Stack {' then '.join(level.name for level in self._levels) or 'without tiers'}>"
+
+    async def _read(self, level: _Level, keys: Sequence[str]) -> dict[str, bytes]:
+        """The bytes that `level` has, or is about to have, under `keys`."""
+        held = {key: data for key in keys if (data := level.queue.peek(key))}
+        asked = [key for key in keys if key not in held]
+        if asked:
+            answers = await level.reads.get_many(asked)
+            held |= {key: data for key, data in zip(asked, answers, strict=True) if data is not None}
+        return held
+
+    def _decoded(self, level: _Level, data: bytes) -> Entry | None:
+        entry = decode(data)
+        if isinstance(entry, Rejected):
+            self._signals.emit(EntryRejected(level.name, entry.reason))
+            return None
+        return entry
+
+    def _promote(self, depth: int, key: str, data: bytes, entry: Entry) -> None:
+        """Queue what was found for the tiers before, for as long as it still lives."""
+        remaining = entry.created + entry.lifetime - self._clock.time()
+        if remaining > 0:
+            for level in self._levels[:depth]:
+                level.queue.put(Write(key, data, remaining))

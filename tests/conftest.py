@@ -1,0 +1,49 @@
+"""Fixtures for every test: real Redis servers, one of each version on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import MISSING, RedisServer, find_binaries
+
+BINARIES = find_binaries()
+
+
+def pytest_sessionstart() -> None:
+    if not BINARIES:
+        raise pytest.UsageError(MISSING)
+
+
+@pytest.fixture(scope="session")
+def redis_servers() -> Iterator[dict[str, RedisServer]]:
+    """A running server of each version; tests that stop or empty one start their own instead."""
+    servers = {version: RedisServer(binary) for version, binary in BINARIES.items()}
+    try:
+        yield {version: server.start() for version, server in servers.items()}
+    finally:
+        for server in servers.values():
+            server.close()
+
+
+@pytest.fixture(scope="session", params=list(BINARIES))
+def each_redis(request: pytest.FixtureRequest, redis_servers: dict[str, RedisServer]) -> RedisServer:
+    """Each running server in turn, for what must hold on every version."""
+    return redis_servers[request.param]
+
+
+@pytest.fixture(scope="session")
+def redis_server(redis_servers: dict[str, RedisServer]) -> RedisServer:
+    """One running server, the same for all tests of the session."""
+    return next(iter(redis_servers.values()))
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A running server that the test may stop, pause or kill."""
+    server = RedisServer(next(iter(BINARIES.values())))
+    try:
+        yield server.start()
+    finally:
+        server.close()

@@ -1,0 +1,197 @@
+"""`Cache-Control` and `CDN-Cache-Control`, well formed and otherwise."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_tiercache.http.directives import Directives, targeted
+
+
+def _parse(*lines: str) -> Directives:
+    return Directives.parse([(b"Cache-Control", line.encode("latin-1")) for line in lines])
+
+
+def _targeted(*lines: str) -> Directives | None:
+    return targeted([(b"CDN-Cache-Control", line.encode("latin-1")) for line in lines])
+
+
+def test_directives_are_found_in_any_case_over_all_lines() -> None:
+    directives = _parse("Public, MAX-AGE=60", "no-transform")
+    assert all(name in directives for name in ("public", "max-age", "no-transform"))
+    assert "no-store" not in directives
+    assert directives.seconds("max-age") == 60
+    assert directives.seconds("s-maxage") is None
+
+
+def test_directives_come_from_the_field_that_is_named() -> None:
+    headers = [(b"cache-control", b"no-store"), (b"x-control", b"max-age=1")]
+    assert "no-store" not in Directives.parse(headers, b"x-control")
+    assert Directives.parse(headers, b"x-control").seconds("max-age") == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "seconds"),
+    [
+        ("0", 0),
+        ("60", 60),
+        ("0060", 60),
+        ('"60"', 60),
+        (r'"6\0"', 60),
+        ("2147483648", 2**31),
+        ("2147483649", 2**31),
+        ("9" * 10_000, 2**31),
+        ("0" * 10_000 + "7", 7),
+    ],
+)
+def test_seconds(argument: str, seconds: int) -> None:
+    assert _parse(f"max-age={argument}").seconds("max-age") == seconds
+
+
+@pytest.mark.parametrize(
+    "directive",
+    [
+        "max-age",
+        "max-age=",
+        'max-age=""',
+        "max-age=-60",
+        "max-age=+60",
+        "max-age=60.5",
+        "max-age=6e1",
+        "max-age=a60",
+        "max-age=60a",
+        "max-age=60;x",
+        "max-age=60 70",
+        "max-age =60",
+        "max-age= 60",
+        "max-age='60'",
+        'max-age=" 60"',
+        'max-age="60',
+        "max-age=\xb2",
+        "max-age=60, max-age=70",
+        "max-age=60, max-age=x",
+    ],
+)
+def test_seconds_that_are_invalid_or_conflict_count_as_stale(directive: str) -> None:
+    assert _parse(directive).seconds("max-age") == 0
+
+
+def test_repeating_the_same_seconds_is_no_conflict() -> None:
+    assert _parse("max-age=60", 'max-age="060"').seconds("max-age") == 60
+
+
+def test_a_directive_in_a_quoted_string_is_none() -> None:
+    directives = _parse(r'ext="max-age=60, \", public", no-transform')
+    assert "max-age" not in directives
+    assert "public" not in directives
+    assert "no-transform" in directives
+
+
+@pytest.mark.parametrize(
+    "line", ["no-store x", "no-store;x", "no-store=1", 'no-store="', 'x="a, no-store', "no-store="]
+)
+def test_what_forbids_goes_on_forbidding_when_it_is_malformed(line: str) -> None:
+    assert "no-store" in _parse(line)
+
+
+@pytest.mark.parametrize("line", ["public=1", "public=", "public x", '"public"', "=public"])
+def test_what_permits_does_not_permit_when_it_is_malformed(line: str) -> None:
+    assert "public" not in _parse(line)
+
+
+def test_field_names_of_a_limited_directive() -> None:
+    directives = _parse('private="Set-Cookie, X-User", no-cache=etag', 'private=" x-more ,"')
+    assert directives.fields("private") == frozenset({"set-cookie", "x-user", "x-more"})
+    assert directives.fields("no-cache") == frozenset({"etag"})
+    assert directives.fields("no-store") is None
+
+
+@pytest.mark.parametrize(
+    "line", ["private", 'private="a", private', 'private=""', 'private=", "', "private=", 'private="a']
+)
+def test_a_directive_without_field_names_is_unlimited(line: str) -> None:
+    assert "private" in _parse(line)
+    assert _parse(line).fields("private") is None
+
+
+@given(st.lists(st.binary(max_size=60) | st.text('max-ge=0123",\\ ', max_size=30).map(str.encode), max_size=3))
+def test_no_bytes_make_the_parsers_raise(lines: list[bytes]) -> None:
+    for name in (b"cache-control", b"cdn-cache-control"):
+        headers = [(name, line) for line in lines]
+        directives = targeted(headers) or Directives.parse(headers, name)
+        for directive in directives.arguments:
+            assert 0 <= (directives.seconds(directive) or 0) <= 2**31
+            assert directives.fields(directive) != frozenset()
+
+
+@given(st.integers(0, 2**31), st.integers(0, 5), st.booleans())
+def test_seconds_that_are_written_down_come_back(seconds: int, zeros: int, quoted: bool) -> None:
+    digits = "0" * zeros + str(seconds)
+    line = f'max-age="{digits}"' if quoted else f"max-age={digits}"
+    assert _parse(line).seconds("max-age") == seconds
+
+
+def test_ten_thousand_directives_take_linear_time() -> None:
+    before = time.process_time()
+    directives = _parse(", ".join(f"x{number % 7}={number}" for number in range(10_000)))
+    assert directives.seconds("x1") == 0
+    assert time.process_time() - before < 2
+
+
+def test_a_targeted_field_holds_directives() -> None:
+    directives = _targeted("max-age=600, must-revalidate", 'private="a, b";x=1')
+    assert directives is not None
+    assert directives.seconds("max-age") == 600
+    assert "must-revalidate" in directives
+    assert directives.fields("private") == frozenset({"a", "b"})
+
+
+def test_an_extension_alone_makes_a_targeted_field_valid() -> None:
+    assert _targeted("none") is not None  # the last example of RFC 9213, section 3.1
+
+
+@pytest.mark.parametrize(
+    "line", ["", "  ", "max-age=600,", "Max-Age=600", "max-age = 600", "max-age=600;", "max-age='1'"]
+)
+def test_a_targeted_field_that_is_empty_or_does_not_parse_is_ignored(line: str) -> None:
+    assert _targeted(line) is None
+
+
+def test_without_a_targeted_field_there_is_nothing_to_use() -> None:
+    assert _targeted() is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    ['"600"', "600.0", "sixty", ":YQ==:", "(600)", "-600", "?1", "@600", '%"600"', "999999999999999;x, max-age"],
+)
+def test_targeted_seconds_of_the_wrong_type_are_not_consumed(value: str) -> None:
+    directives = _targeted(f"max-age={value}")
+    assert directives is not None
+    assert directives.seconds("max-age") == 0
+
+
+def test_targeted_seconds_are_clamped() -> None:
+    directives = _targeted("max-age=999999999999999")
+    assert directives is not None
+    assert directives.seconds("max-age") == 2**31
+
+
+def test_targeted_field_names_of_the_wrong_type_leave_the_directive_unlimited() -> None:
+    for line in ("private=5", "private=token", 'private=("a" "b")'):
+        directives = _targeted(line)
+        assert directives is not None
+        assert "private" in directives
+        assert directives.fields("private") is None
+
+
+def test_a_targeted_flag_counts_unless_it_is_false() -> None:
+    directives = _targeted("no-store=?0, no-cache=?1, public=1, must-revalidate=1")
+    assert directives is not None
+    assert "no-store" not in directives
+    assert "no-cache" in directives
+    assert "public" not in directives
+    assert "must-revalidate" in directives

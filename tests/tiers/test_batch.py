@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from asgi_tiercache.errors import TierError
+from asgi_tiercache.tiers.batch import MAX_KEYS, Batched
+from asgi_tiercache.types import Write
+from tests.tiers.doubles import ScriptedTier, ticks
+
+
+def filled(*keys: str) -> ScriptedTier:
+    tier = ScriptedTier()
+    asyncio.run(tier.set_many([Write(key, key.encode(), 60.0) for key in keys]))
+    return tier
+
+
+def gets(tier: ScriptedTier, keys: Sequence[str]) -> list[bytes | None]:
+    async def body() -> list[bytes | None]:
+        batched = Batched(tier)
+        return await asyncio.gather(*(batched.get(key) for key in keys))
+
+    return asyncio.run(body())
+
+
+def test_one_caller_gets_its_key_and_no_task_is_made_for_it() -> None:
+    tier = filled("a")
+
+    async def body() -> None:
+        batched = Batched(tier)
+        alone = asyncio.all_tasks()
+
+        async def get_many(keys: Sequence[str]) -> list[bytes | None]:
+            assert asyncio.all_tasks() == alone
+            return [b"answer"]
+
+        tier.get_many = get_many  # type: ignore[method-assign]
+        assert await batched.get("a") == b"answer"
+
+    asyncio.run(body())
+
+
+def test_calls_of_one_tick_become_one_read() -> None:
+    tier = filled("a", "c")
+    assert gets(tier, ["a", "b", "c"]) == [b"a", None, b"c"]
+    assert [sorted(keys) for keys in tier.reads] == [["a", "b", "c"]]
+
+
+def test_the_same_key_is_asked_once() -> None:
+    tier = filled("a")
+    assert gets(tier, ["a", "a", "b", "a"]) == [b"a", b"a", None, b"a"]
+    assert [sorted(keys) for keys in tier.reads] == [["a", "b"]]
+
+
+def test_calls_of_different_ticks_do_not_wait_for_each_other() -> None:
+    tier = filled("a", "b")
+
+    async def body() -> None:
+        batched = Batched(tier)
+        tier.hang()
+        first = asyncio.create_task(batched.get("a"))
+        await ticks(3)
+        tier.go_on()
+        assert await batched.get("b") == b"b"
+        first.cancel()
+
+    asyncio.run(body())
+    assert tier.reads == [("a",), ("b",)]
+
+
+def test_more_keys_than_one_call_takes_are_split() -> None:
+    keys = [str(number) for number in range(MAX_KEYS + 10)]
+    tier = filled(*keys)
+    assert gets(tier, keys) == [key.encode() for key in keys]
+    assert sorted(map(len, tier.reads)) == [10, MAX_KEYS]
+
+
+def test_a_list_of_keys_is_split_likewise_and_keeps_its_order() -> None:
+    keys = [str(number) for number in range(2 * MAX_KEYS + 1)]
+    tier = filled(*keys)
+    assert asyncio.run(Batched(tier).get_many(keys)) == [key.encode() for key in keys]
+    assert sorted(map(len, tier.reads)) == [1, MAX_KEYS, MAX_KEYS]
+
+
+@pytest.mark.parametrize("cancelled", [{0}, {1}, {2}, {0, 1}, {1, 2}, {0, 2}])
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_who_is_cancelled_disturbs_no_other(cancelled: set[int], after: int) -> None:
+    tier = filled("a", "b")
+
+    async def body() -> list[bytes | None | BaseException]:
+        batched = Batched(tier)
+        tier.hang()
+        callers = [asyncio.create_task(batched.get(key)) for key in ("a", "b", "a")]
+        await ticks(after)
+        for number in cancelled:
+            callers[number].cancel()
+        await ticks(3)
+        tier.go_on()
+        async with asyncio.timeout(5):
+            return await asyncio.gather(*callers, return_exceptions=True)
+
+    outcomes = asyncio.run(body())
+    for number, (outcome, data) in enumerate(zip(outcomes, (b"a", b"b", b"a"), strict=True)):
+        assert isinstance(outcome, asyncio.CancelledError) if number in cancelled else outcome == data
+
+
+def test_a_failure_reaches_every_caller() -> None:
+    tier = filled()
+    tier.error = TierError("down")
+
+    async def body() -> list[bytes | None | BaseException]:
+        batched = Batched(tier)
+        return await asyncio.gather(*(batched.get(key) for key in "abc"), return_exceptions=True)
+
+    assert asyncio.run(body()) == [tier.error] * 3
+
+
+def test_it_serves_one_loop_after_another() -> None:
+    tier = filled("a", "b")
+    batched = Batched(tier)
+
+    async def both() -> list[bytes | None]:
+        return await asyncio.gather(batched.get("a"), batched.get("b"))
+
+    assert asyncio.run(both()) == asyncio.run(both()) == [b"a", b"b"]
+    assert batched._open == {}
+
+
+def test_a_loop_that_ends_while_callers_wait_leaves_nothing_behind() -> None:
+    tier = filled("a", "b")
+    batched = Batched(tier)
+
+    async def leaves() -> None:
+        tier.hang()
+        callers = [asyncio.create_task(batched.get(key)) for key in "ab"]
+        await ticks(3)
+        assert not any(caller.done() for caller in callers)
+
+    asyncio.run(leaves())
+    assert (batched._open, batched._tasks) == ({}, set())
+
+
+def test_writing_deleting_and_closing_go_through() -> None:
+    tier = filled()
+
+    async def body() -> None:
+        batched = Batched(tier)
+        await batched.set_many([Write("a", b"1", 60.0), Write("b", b"2", 60.0)])
+        await batched.delete_many(["a"])
+        assert await batched.get_many(["a", "b"]) == [None, b"2"]
+        await batched.ping()
+        await batched.aclose()
+
+    asyncio.run(body())
+    assert (tier.pings, tier.closed) == (1, 1)

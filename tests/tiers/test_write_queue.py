@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from asgi_tiercache.errors import TierError
+from asgi_tiercache.signals import WriteDropped
+from asgi_tiercache.tiers.writes import BATCH_BYTES, BATCH_ENTRIES, WriteQueue
+from asgi_tiercache.types import Write
+from tests.tiers.doubles import Recorder, ScriptedTier, ticks
+
+
+def a_write(key: str, data: bytes = b"data") -> Write:
+    return Write(key, data, 60.0)
+
+
+def keys_of(batches: Sequence[Sequence[Write]]) -> list[list[str]]:
+    return [[write.key for write in batch] for batch in batches]
+
+
+def a_queue(tier: ScriptedTier, recorder: Recorder | None = None, **bounds: int) -> WriteQueue:
+    return WriteQueue(tier, signals=recorder or Recorder(), **bounds)
+
+
+def test_what_is_put_in_reaches_the_tier_in_order_and_in_one_batch() -> None:
+    tier = ScriptedTier()
+
+    async def body() -> None:
+        queue = a_queue(tier)
+        for key in "bac":
+            queue.put(a_write(key))
+        assert tier.writes == [], "putting in waits for nothing"
+        await queue.flush()
+        assert len(queue) == queue.bytes == 0
+
+    asyncio.run(body())
+    assert keys_of(tier.writes) == [["b", "a", "c"]]
+
+
+def test_nobody_has_to_flush() -> None:
+    tier = ScriptedTier()
+
+    async def body() -> None:
+        queue = a_queue(tier)
+        queue.put(a_write("a"))
+        await ticks(3)
+        assert keys_of(tier.writes) == [["a"]]
+        queue.put(a_write("b"))
+        await ticks(3)
+
+    asyncio.run(body())
+    assert keys_of(tier.writes) == [["a"], ["b"]]
+
+
+def test_the_last_write_of_a_key_wins_at_the_place_of_the_first() -> None:
+    tier = ScriptedTier()
+
+    async def body() -> None:
+        queue = a_queue(tier)
+        for key, data in (("a", b"1"), ("b", b"22"), ("a", b"333")):
+            queue.put(a_write(key, data))
+        assert (len(queue), queue.bytes) == (2, 5)
+        await queue.flush()
+
+    asyncio.run(body())
+    assert tier.writes == [[a_write("a", b"333"), a_write("b", b"22")]]
+
+
+def test_a_full_queue_drops_its_oldest_and_says_so() -> None:
+    tier, recorder = ScriptedTier(), Recorder()
+
+    async def body() -> None:
+        queue = a_queue(tier, recorder, max_entries=2)
+        for key in "abcd":
+            queue.put(a_write(key))
+        await queue.flush()
+
+    asyncio.run(body())
+    assert keys_of(tier.writes) == [["c", "d"]]
+    assert recorder.seen == [WriteDropped("L2", "queue full")] * 2
+
+
+def test_a_queue_is_full_by_bytes_as_well() -> None:
+    tier, recorder = ScriptedTier(), Recorder()
+
+    async def body() -> None:
+        queue = a_queue(tier, recorder, max_bytes=100)
+        for key, size in (("a", 40), ("b", 40), ("c", 40), ("d", 101)):
+            queue.put(a_write(key, b"x" * size))
+            assert queue.bytes <= 100
+        assert len(queue) == 0
+
+    asyncio.run(body())
+    assert len(recorder.seen) == 4
+
+
+def test_batches_are_bounded_by_entries() -> None:
+    tier = ScriptedTier()
+
+    async def body() -> None:
+        queue = a_queue(tier)
+        for number in range(BATCH_ENTRIES + 1):
+            queue.put(a_write(str(number)))
+        await queue.flush()
+
+    asyncio.run(body())
+    assert list(map(len, tier.writes)) == [BATCH_ENTRIES, 1]
+
+
+def test_batches_are_bounded_by_bytes_and_a_large_entry_goes_alone() -> None:
+    tier = ScriptedTier()
+    sizes = {"a": BATCH_BYTES // 2, "b": BATCH_BYTES // 2, "c": 1, "large": 2 * BATCH_BYTES, "d": 1}
+
+    async def body() -> None:
+        queue = a_queue(tier)
+        for key, size in sizes.items():
+            queue.put(a_write(key, b"x" * size))
+        await queue.flush()
+
+    asyncio.run(body())
+    assert keys_of(tier.writes) == [["a", "b"], ["c"], ["large"], ["d"]]
+
+
+def test_what_is_queued_or_on_its_way_can_be_read() -> None:
+    tier = ScriptedTier()
+
+    async def body() -> None:
+        queue = a_queue(tier)
+        queue.put(a_write("a", b"1"))
+        assert (queue.peek("a"), queue.peek("b")) == (b"1", None)
+        tier.hang()
+        await ticks(3)
+        assert (len(queue), queue.peek("a")) == (0, b"1"), "the tier has it and did not answer yet"
+        queue.put(a_write("a", b"2"))
+        assert queue.peek("a") == b"2"
+        tier.go_on()
+        await queue.flush()
+        assert queue.peek("a") is None
+
+    asyncio.run(body())
+
+
+def test_a_discarded_write_never_happens() -> None:
+    tier = ScriptedTier()
+
+    async def body() -> None:
+        queue = a_queue(tier)
+        queue.put(a_write("a"))
+        queue.put(a_write("b"))
+        queue.discard("a")
+        queue.discard("unknown")
+        assert (queue.peek("a"), queue.bytes) == (None, 4)
+        await queue.flush()
+
+    asyncio.run(body())
+    assert keys_of(tier.writes) == [["b"]]
+
+
+def test_a_deletion_comes_after_the_write_that_is_under_way() -> None:
+    tier = ScriptedTier()
+
+    async def body() -> None:
+        queue = a_queue(tier)
+        tier.hang()
+        queue.put(a_write("a"))
+        await ticks(3)
+        deletion = asyncio.create_task(queue.delete(["a"]))
+        await ticks(3)
+        assert not deletion.done()
+        tier.go_on()
+        await deletion
+        assert await tier.get_many(["a"]) == [None]
+
+    asyncio.run(body())
+
+
+def test_a_write_put_in_after_a_deletion_survives_it() -> None:
+    tier = ScriptedTier()
+
+    async def body() -> None:
+        queue = a_queue(tier)
+        queue.put(a_write("a", b"old"))
+        deletion = asyncio.create_task(queue.delete(["a"]))
+        await ticks(1)
+        queue.put(a_write("a", b"new"))
+        await deletion
+        await queue.flush()
+        assert await tier.get_many(["a"]) == [b"new"]
+
+    asyncio.run(body())
+
+
+def test_flushing_gives_up_after_its_time_and_drops_nothing() -> None:
+    tier = ScriptedTier()
+
+    async def body() -> None:
+        queue = a_queue(tier)
+        tier.hang()
+        queue.put(a_write("a"))
+        await queue.flush(within=0.01)
+        assert queue.peek("a") == b"data"
+        tier.go_on()
+        await queue.flush()
+        assert await tier.get_many(["a"]) == [b"data"]
+
+    asyncio.run(body())
+
+
+def test_closing_flushes() -> None:
+    tier, recorder = ScriptedTier(), Recorder()
+
+    async def body() -> None:
+        queue = a_queue(tier, recorder)
+        queue.put(a_write("a"))
+        await queue.aclose()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(body())
+    assert keys_of(tier.writes) == [["a"]]
+    assert recorder.seen == []
+
+
+def test_closing_drops_what_is_not_written_in_time_and_says_so() -> None:
+    tier, recorder = ScriptedTier(), Recorder()
+
+    async def body() -> None:
+        queue = a_queue(tier, recorder)
+        tier.hang()
+        for number in range(BATCH_ENTRIES + 3):
+            queue.put(a_write(str(number)))
+        closing = asyncio.create_task(queue.aclose(within=0.01))
+        while not recorder.seen:
+            await asyncio.sleep(0)
+        tier.go_on()
+        await closing
+        assert len(queue) == 0
+
+    asyncio.run(body())
+    assert recorder.seen == [WriteDropped("L2", "closed")] * 3
+
+
+def test_a_tier_that_raises_loses_its_batch_and_the_queue_goes_on() -> None:
+    tier, recorder = ScriptedTier(), Recorder()
+
+    async def body() -> None:
+        queue = a_queue(tier, recorder)
+        tier.error = TierError("L2: out of memory")
+        queue.put(a_write("a"))
+        await queue.flush()
+        tier.error = None
+        queue.put(a_write("b"))
+        await queue.flush()
+        assert queue.peek("a") is None
+
+    asyncio.run(body())
+    assert recorder.seen == [WriteDropped("L2", "L2: out of memory")]
+    assert keys_of(tier.writes) == [["a"], ["b"]]
+
+
+def test_a_loop_that_ends_writes_what_is_queued() -> None:
+    tier = ScriptedTier()
+    queue = a_queue(tier)
+
+    async def body() -> None:
+        for number in range(BATCH_ENTRIES + 1):
+            queue.put(a_write(str(number)))
+
+    asyncio.run(body())
+    assert len(tier.data) == BATCH_ENTRIES + 1
+
+
+def test_a_loop_that_ends_repeats_the_write_that_it_interrupts() -> None:
+    tier = ScriptedTier()
+    queue = a_queue(tier)
+
+    class Interrupted(ScriptedTier):
+        async def set_many(self, writes: Sequence[Write]) -> None:
+            self.writes.append(list(writes))
+            if len(self.writes) == 1:
+                await asyncio.Event().wait()
+            for key, data, _ in writes:
+                self.data[key] = data, 0.0
+
+    tier = Interrupted()
+    queue = a_queue(tier)
+
+    async def body() -> None:
+        queue.put(a_write("a", b"old"))
+        queue.put(a_write("b"))
+        await ticks(3)
+        queue.put(a_write("c"))
+        queue.put(a_write("a", b"new"))
+
+    asyncio.run(body())
+    assert keys_of(tier.writes) == [["a", "b"], ["a", "b", "c"]]
+    assert tier.data["a"] == (b"new", 0.0)
+    assert (len(queue), queue.bytes, queue.peek("a")) == (0, 0, None)
+
+
+def test_what_one_loop_left_over_goes_with_the_next() -> None:
+    tier = ScriptedTier()
+    queue = a_queue(tier)
+    queue.put(a_write("a"))  # no loop at all
+    assert queue.peek("a") == b"data"
+
+    async def body() -> None:
+        queue.put(a_write("b"))
+        await queue.flush()
+
+    asyncio.run(body())
+    assert keys_of(tier.writes) == [["a", "b"]]
+
+
+def test_flushing_an_empty_queue_starts_nothing() -> None:
+    tier = ScriptedTier()
+
+    async def body() -> None:
+        queue = a_queue(tier)
+        await queue.flush()
+        await queue.aclose()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(body())
+    assert tier.writes == []
+
+
+@pytest.mark.parametrize("put", [0, 2])
+def test_its_repr_tells_how_full_it_is(put: int) -> None:
+    queue = a_queue(ScriptedTier())
+    for number in range(put):
+        queue.put(a_write(str(number)))
+    assert repr(queue) == f"<WriteQueue to L2: {put} writes, {4 * put} bytes>"
