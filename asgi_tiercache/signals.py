@@ -23,7 +23,7 @@ class Answered(NamedTuple):
     """Of a hit: the tier (`"L1"`, `"L2"`, `"L3"`, `"flight"`); of a miss: `""` or why it was not stored;
     of a pass: the reason."""
     seconds: float
-    """From arrival to the first byte of a hit, to the last of a miss; 0.0 where it was not measured."""
+    """From arrival to the answer's end; 0.0 where it was not measured: of the hits in L1 every 16th is."""
 
 
 class TierRead(NamedTuple):

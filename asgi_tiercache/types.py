@@ -29,13 +29,10 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clocks."""
 
-    def time(self) -> float:
-        """Wall clock, seconds since 1970."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Seconds of the monotonic clock."""
-        return time.monotonic()
+    def __init__(self) -> None:
+        # The functions themselves: the second is called on every hit.
+        self.time = time.time
+        self.monotonic = time.monotonic
 
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`."""

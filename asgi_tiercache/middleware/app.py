@@ -14,17 +14,16 @@ from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.fill import IDLE
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.http import cache_status
-from asgi_tiercache.http.reuse import NO_DIRECTIVES, RequestDirectives
 from asgi_tiercache.keys.request import Pass, RequestKey
 from asgi_tiercache.middleware import gate
-from asgi_tiercache.middleware.answer import render, send_stored
+from asgi_tiercache.middleware.answer import render
 from asgi_tiercache.middleware.body import read_body, replay
-from asgi_tiercache.middleware.responder import Responder, pass_by, recall
+from asgi_tiercache.middleware.request import Request, demands_of, recall
+from asgi_tiercache.middleware.responder import Responder, pass_by
 from asgi_tiercache.middleware.route import Route
-from asgi_tiercache.middleware.tee import CACHE_STATUS, Request
+from asgi_tiercache.middleware.tee import CACHE_STATUS
 from asgi_tiercache.routes import Choice, RouteTable, Target
 from asgi_tiercache.signals import Answered
-from asgi_tiercache.types import Entry
 
 logger = logging.getLogger("asgi_tiercache")
 
@@ -116,43 +115,36 @@ class TierCacheMiddleware:
         elif route.policy.body:
             await self._serve_by_body(route, choice, scope, receive, send)
         else:
-            await self._serve(route, choice, scope, receive, send)
+            key = route.keys.of(scope)
+            if isinstance(key, Pass):
+                await self._pass_by(route, key.reason, scope, receive, send)
+                return
+            engine = self._engine
+            now = engine.clock.monotonic()
+            entry = None
+            if now < engine.invalidation.attention_at and not route.runs_dependencies:
+                entry = recall(engine, route, key, scope, now)
+            if entry is None:
+                await self._respond(route, choice, key, scope, receive, send)
+                return
+            # Two messages, as `send_stored` sends them; a call of its own would be felt here.
+            headers = render(entry, int(now - entry.born), "L1")
+            await send({"type": "http.response.start", "status": entry.status, "headers": headers})
+            await send({"type": "http.response.body", "body": entry.body if scope["method"] != "HEAD" else b""})
+            engine.signals.emit(route.hit(now))
 
-    async def _serve(
+    async def _respond(
         self,
         route: Route,
         choice: Choice,
+        key: RequestKey,
         scope: Scope,
         receive: Receive,
         send: Send,
         body: bytes = b"",
-        digest: bytes = b"",
     ) -> None:
-        key = route.keys.of(scope, body_digest=digest)
-        if isinstance(key, Pass):
-            await self._pass_by(route, key.reason, scope, receive, send)
-            return
-        request = self._request(route, choice, scope, key)
-        engine = self._engine
-        now = engine.clock.monotonic()
-        if now < engine.invalidation.attention_at and not route.runs_dependencies:
-            entry = recall(engine, route, request, now)
-            if entry is not None:
-                await self._hit(route, entry, scope, send, now)
-                return
-        await Responder(engine, self.app, route, request, receive, send, body=body).respond()
-
-    def _request(self, route: Route, choice: Choice, scope: Scope, key: RequestKey) -> Request:
-        if route.explicit:
-            return Request(scope, key, choice.path_params)
-        directives = RequestDirectives.parse(scope["headers"]) if route.honours_requests else NO_DIRECTIVES
-        return Request(scope, key, choice.path_params, route.keys.credentialed(scope), directives)
-
-    async def _hit(self, route: Route, entry: Entry, scope: Scope, send: Send, now: float) -> None:
-        await send_stored(entry, render(entry, int(now - entry.born), "L1"), scope, send)
-        route.counted()
-        engine = self._engine
-        engine.signals.emit(Answered(route.name, "hit", "L1", engine.clock.monotonic() - now))
+        request = Request(scope, key, choice.path_params, demands_of(route, scope))
+        await Responder(self._engine, self.app, route, request, receive, send, body=body).respond()
 
     # ---- ways past the cache ----
 
@@ -192,8 +184,11 @@ class TierCacheMiddleware:
         if not complete:
             await self._pass_by(route, "body", scope, replay(body, receive, complete=False), send)
             return
-        digest = hashlib.sha256(body).digest() if body else b""
-        await self._serve(route, choice, scope, replay(body, receive), send, body, digest)
+        key = route.keys.of(scope, body_digest=hashlib.sha256(body).digest() if body else b"")
+        if isinstance(key, Pass):
+            await self._pass_by(route, key.reason, scope, replay(body, receive), send)
+        else:
+            await self._respond(route, choice, key, scope, replay(body, receive), send, body)
 
     # ---- routes ----
 

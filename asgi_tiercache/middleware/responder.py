@@ -12,12 +12,13 @@ from asgi_tiercache.http import cache_status
 from asgi_tiercache.middleware.answer import Answerer
 from asgi_tiercache.middleware.body import replay
 from asgi_tiercache.middleware.fill import ResponseFill
+from asgi_tiercache.middleware.request import Request, recall
 from asgi_tiercache.middleware.route import Route
-from asgi_tiercache.middleware.tee import CACHE_STATUS, Request, Tee
+from asgi_tiercache.middleware.tee import CACHE_STATUS, Tee
 from asgi_tiercache.middleware.variants import MARKER, VariantKey
 from asgi_tiercache.signals import Answered
 from asgi_tiercache.stampede import Flight
-from asgi_tiercache.types import Entry, Flag
+from asgi_tiercache.types import Entry
 
 FOLLOW_SECONDS = 30.0
 """How long a request waits for another's response before it asks the handler itself."""
@@ -56,7 +57,7 @@ class Responder:
         found = await self._look_up()
         if found is not None:
             return await self._answer(*found)
-        if self._request.directives.only_if_cached:
+        if self._request.demands.directives.only_if_cached:
             return await self._gateway_timeout()
         if self._request.scope["method"] == "HEAD":
             return await self.pass_by("head", forward="method")
@@ -78,12 +79,12 @@ class Responder:
         if found is not None and found.entry.status == MARKER:
             chosen = self._choose(found.entry)
             found = await self._engine.fetch(self._route.place, chosen.text, chosen.canonical)
-        if found is None or not may_reuse(found.entry, self._request, self._engine.clock.monotonic()):
+        if found is None or not self._request.demands.met_by(found.entry, self._engine.clock.monotonic()):
             return None
         return found
 
     def _choose(self, varying: Entry) -> VariantKey:
-        chosen = VariantKey(self._request.key, varying.vary, self._request.scope)
+        chosen = self._route.variants.choose(self._request.key, varying.vary, self._request.scope)
         self._fill_key = chosen.text
         return chosen
 
@@ -106,7 +107,7 @@ class Responder:
 
     async def _follow_or_fill(self) -> None:
         for _ in range(2):
-            entry = recall(self._engine, self._route, self._request, self._started)
+            entry = recall(self._engine, self._route, self._request.key, self._request.scope, self._started)
             if entry is not None:
                 return await self._answer(entry, "L1")  # a fill has landed since this request looked
             flight = self._engine.fills.under_way(self._fill_key)
@@ -126,7 +127,7 @@ class Responder:
                 entry = await flight.outcome()
         except TimeoutError:
             return None
-        if entry is None or not self._answers(entry) or not may_reuse(entry, self._request, self._started):
+        if entry is None or not self._answers(entry) or not self._request.demands.met_by(entry, self._started):
             return None
         young = flight.number > self._arrived
         if young or await self._engine.invalidation.verify(entry):
@@ -185,27 +186,6 @@ class Responder:
     def _report(self, outcome: str, detail: str) -> None:
         seconds = self._engine.clock.monotonic() - self._started
         self._engine.signals.emit(Answered(self._route.name, outcome, detail, seconds))
-
-
-def may_reuse(entry: Entry, request: Request, now: float) -> bool:
-    """Whether this request may be given a stored response that is valid and fresh.
-
-    A response that does not say that it may be shared is not for requests with credentials (RFC 9111, section 3.5,
-    and DESIGN section 4 for cookies); the request's own directives count in HTTP mode (section 5.2.1).
-    """
-    if request.credentialed and not entry.flags & Flag.SHARED:
-        return False
-    return request.directives.accepts(age=now - entry.born, lifetime=entry.lifetime)
-
-
-def recall(engine: Engine, route: Route, request: Request, now: float) -> Entry | None:
-    """What L1 can answer the request with at once, among variants too; `now` is the monotonic clock."""
-    bucket, key = route.place.bucket, request.key
-    entry = engine.recall(bucket, key.text, key.canonical, now)
-    if entry is not None and entry.status == MARKER:
-        chosen = VariantKey(key, entry.vary, request.scope)
-        entry = engine.recall(bucket, chosen.text, chosen.canonical, now)
-    return entry if entry is not None and may_reuse(entry, request, now) else None
 
 
 async def pass_by(

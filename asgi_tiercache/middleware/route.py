@@ -10,11 +10,14 @@ from asgi_tiercache.engine.core import Engine, Place
 from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
 from asgi_tiercache.keys.request import RequestKey, RequestKeys
 from asgi_tiercache.keys.template import Template
+from asgi_tiercache.middleware.variants import Variants
 from asgi_tiercache.routes import Target
+from asgi_tiercache.signals import Answered
 
 logger = logging.getLogger("asgi_tiercache")
 
 IDLE_AFTER = 4
+TIMED_HITS = 16
 WATCHED_REQUESTS = 100
 _CREDENTIALS = ("authorization", "cookie", "session", "user", "auth")
 _ADVICE = "key it (vary_on=, cookies=, user=) or declare it irrelevant (ignore=)"
@@ -38,9 +41,19 @@ class Route:
             mine = (*policy.vary_on, *(("cookie",) if policy.cookies else ()))
             keyed = policy.but(ignore=(*policy.ignore, *(name for name in _CREDENTIALS if name not in mine)))
         self.keys = RequestKeys(keyed, namespace=namespace)
-        self.place = Place(engine.memory.bucket(policy.region), policy)
+        self.bucket = engine.memory.bucket(policy.region)
+        self.place = Place(self.bucket, policy)
+        self.variants = Variants(engine, self.place, self.keys.varies)
         self._templates = tuple(Template(text) for text in policy.tags)
+        self.idle = False
+        """Whether the last responses gave nothing to store, on a route where only responses decide.
+
+        Such a route is not looked up; one response that may be stored ends that.
+        """
         self._unstored = 0
+        self._hits = 0
+        self._hit = Answered(self.name, "hit", "L1", 0.0)
+        self._clock = engine.clock
         self._seen = 0
         self._passed: dict[str, int] | None = {}
 
@@ -65,21 +78,24 @@ class Route:
 
     # ---- what the route's recent responses were like ----
 
-    @property
-    def idle(self) -> bool:
-        """Whether the last responses gave nothing to store, on a route where only responses decide.
-
-        Such a route is not looked up; one response that may be stored ends that.
-        """
-        return self._unstored >= IDLE_AFTER and not self.explicit
-
     def stored(self) -> None:
         """A response of the route could be stored."""
         self._unstored = 0
+        self.idle = False
 
     def unstored(self) -> None:
         """A response of the route could not be stored."""
         self._unstored += 1
+        self.idle = self._unstored >= IDLE_AFTER and not self.explicit
+
+    def hit(self, started: float) -> Answered:
+        """What to report of an answer from L1 to a request that arrived at `started`; every 16th is timed."""
+        self._hits = hits = self._hits + 1
+        if self._passed is not None:
+            self.counted()
+        if hits % TIMED_HITS != 1:
+            return self._hit
+        return self._hit._replace(seconds=self._clock.monotonic() - started)
 
     def passed_by(self, reason: str) -> None:
         """Count a request that passed by; says once in the log if most of the route's requests do."""

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import NamedTuple
 
 import anyio.to_thread
-from starlette.types import Message, Scope
+from starlette.types import Message
 
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.engine.tags import MAX_TAGS
 from asgi_tiercache.http import cache_status
 from asgi_tiercache.http.fields import storable_headers, values, with_downstream
-from asgi_tiercache.http.reuse import NO_DIRECTIVES, RequestDirectives
 from asgi_tiercache.http.storing import Refuse, Store, judge_response
-from asgi_tiercache.keys.request import RequestKey
+from asgi_tiercache.middleware.request import Request
 from asgi_tiercache.middleware.route import Route
-from asgi_tiercache.middleware.variants import Variants
 from asgi_tiercache.types import Entry, Flag
 
 CACHE_STATUS = b"cache-status"
-
-
-class Request(NamedTuple):
-    """One request that may be answered from the cache."""
-
-    scope: Scope
-    key: RequestKey
-    path_params: Mapping[str, object]
-    credentialed: bool = False
-    directives: RequestDirectives = NO_DIRECTIVES
 
 
 class Tee:
@@ -100,8 +86,8 @@ class Tee:
             self._route.policy,
             self._status,
             self._headers,
-            credentialed=self._request.credentialed,
-            request_no_store=self._request.directives.no_store,
+            credentialed=self._request.demands.credentialed,
+            request_no_store=self._request.demands.directives.no_store,
             set_ttl=self.fill.ttl,
             now=self._engine.clock.time(),
         )
@@ -155,7 +141,7 @@ class Tee:
         if len(tags) > MAX_TAGS:
             return self.refuse("too-many-tags")
         entry = self._made(verdict, tags)
-        if not Variants(self._engine, self._route).keep(entry, self._request.key, self._request.scope, verdict.vary):
+        if not self._route.variants.keep(entry, self._request.key, self._request.scope, verdict.vary):
             return self.refuse("too-many-variants")
         self._engine.unshareable.forget(self.fill.key)
         self.entry = entry

@@ -2,63 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from starlette.types import Scope
 
-from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.engine.core import Engine, Place
 from asgi_tiercache.http.vary import variant
 from asgi_tiercache.keys.escape import digest, frame
 from asgi_tiercache.keys.request import RequestKey
-from asgi_tiercache.middleware.route import Route
 from asgi_tiercache.types import Entry
 
 MARKER = 1
 """The `status` of an entry that only names the fields of a `Vary`."""
 MAX_VARIANTS = 32
+_REMEMBERED = 4_096
+_REMEMBERED_BYTES = 512
 
 
-class VariantKey:
+class VariantKey(NamedTuple):
     """The key of one variant: that of the request and the normalised values of the fields that `Vary` names."""
 
-    __slots__ = ("canonical", "name", "text")
-
-    def __init__(self, key: RequestKey, vary: Sequence[str], scope: Scope) -> None:
-        values = variant(vary, scope["headers"])
-        self.name = digest(values)
-        self.text = f"{key.text}:{self.name}"
-        self.canonical = frame(key.canonical, *(name.encode("latin-1") for name in vary), values)
+    text: str
+    canonical: bytes
+    name: str
+    """What sets the variant apart from the others of its key."""
 
 
 class Variants:
-    """Stores a response under its key, or as one of a bounded number of variants below it."""
+    """The variants of one route's responses: chooses among them, and stores them in a bounded number.
 
-    def __init__(self, engine: Engine, route: Route) -> None:
+    Args:
+        engine: Stores.
+        place: Where the route's entries live.
+        varies: Whether a request field, named in lower case, can make a difference that the key does not make.
+    """
+
+    def __init__(self, engine: Engine, place: Place, varies: Callable[[str], bool]) -> None:
         self._engine = engine
-        self._route = route
+        self._place = place
+        self._varies = varies
+        self._remembered: dict[tuple[object, ...], VariantKey] = {}
+
+    def choose(self, key: RequestKey, vary: Sequence[str], scope: Scope) -> VariantKey:
+        """The variant that answers the request, once it is known which fields matter."""
+        names = [name.encode("latin-1") for name in vary]
+        lines = tuple([line for line in scope["headers"] if line[0] in names])
+        sent = (key.text, key.canonical, vary, lines)
+        chosen = self._remembered.get(sent)
+        if chosen is None:
+            chosen = self._made(key, vary, scope)
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            if sum(len(value) for _, value in lines) <= _REMEMBERED_BYTES:
+                self._remembered[sent] = chosen
+        return chosen
+
+    @staticmethod
+    def _made(key: RequestKey, vary: Sequence[str], scope: Scope) -> VariantKey:
+        values = variant(vary, scope["headers"])
+        name = digest(values)
+        return VariantKey(f"{key.text}:{name}", frame(key.canonical, values), name)
 
     def keep(self, entry: Entry, key: RequestKey, scope: Scope, vary: Sequence[str]) -> bool:
         """Store `entry`; False if its key has too many variants already."""
         # What the handler did not receive cannot have made a difference; what is keyed makes one already.
-        entry.vary = tuple(name for name in vary if self._route.keys.varies(name))
+        entry.vary = tuple(name for name in vary if self._varies(name))
         if not entry.vary:
-            self._engine.keep(self._route.place, key.text, entry)
+            self._engine.keep(self._place, key.text, entry)
             return True
-        chosen = VariantKey(key, entry.vary, scope)
-        names = self._names(key, entry.vary)
+        chosen = self.choose(key, entry.vary, scope)
+        names = self._known(key, entry.vary)
         if chosen.name not in names:
             if len(names) >= MAX_VARIANTS:
                 return False
             names = (*names, chosen.name)
         entry.canonical = chosen.canonical
-        self._engine.keep(self._route.place, chosen.text, entry)
-        self._engine.keep(self._route.place, key.text, self._marker(entry, key, names))
+        self._engine.keep(self._place, chosen.text, entry)
+        self._engine.keep(self._place, key.text, self._marker(entry, key, names))
         return True
 
-    def _names(self, key: RequestKey, vary: tuple[str, ...]) -> tuple[str, ...]:
+    def _known(self, key: RequestKey, vary: tuple[str, ...]) -> tuple[str, ...]:
         """The variants that are known to be stored below `key`."""
         now = self._engine.clock.monotonic()
-        marker = self._engine.recall(self._route.place.bucket, key.text, key.canonical, now)
+        marker = self._engine.recall(self._place.bucket, key.text, key.canonical, now)
         if marker is None or marker.status != MARKER or marker.vary != vary:
             return ()
         return tuple(value.decode("ascii") for _, value in marker.headers)

@@ -1,0 +1,74 @@
+"""What one request asks of a stored response, and what L1 can answer it with at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from starlette.types import Scope
+
+from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.http.reuse import NO_DIRECTIVES, RequestDirectives
+from asgi_tiercache.keys.request import RequestKey
+from asgi_tiercache.middleware.route import Route
+from asgi_tiercache.middleware.variants import MARKER
+from asgi_tiercache.types import Entry, Flag
+
+_SPEAKING = frozenset({b"authorization", b"cookie", b"cache-control", b"pragma"})
+
+
+class Demands(NamedTuple):
+    """What a request in HTTP mode demands of a stored response."""
+
+    credentialed: bool = False
+    directives: RequestDirectives = NO_DIRECTIVES
+
+    def met_by(self, entry: Entry, now: float) -> bool:
+        """Whether the request may be given `entry`, which is valid and fresh; `now` is the monotonic clock.
+
+        A response that does not say that it may be shared is not for requests with credentials (RFC 9111, section
+        3.5; for cookies that is our own rule); directives count by section 5.2.1.
+        """
+        if self.credentialed and not entry.flags & Flag.SHARED:
+            return False
+        directives = self.directives
+        return directives is NO_DIRECTIVES or directives.accepts(age=now - entry.born, lifetime=entry.lifetime)
+
+
+NO_DEMANDS = Demands()
+
+
+class Request(NamedTuple):
+    """One request that may be answered from the cache."""
+
+    scope: Scope
+    key: RequestKey
+    path_params: Mapping[str, object]
+    demands: Demands
+
+
+def demands_of(route: Route, scope: Scope) -> Demands:
+    """What the request in `scope` demands. Under an explicit policy the key has said all there is to say."""
+    if route.explicit:
+        return NO_DEMANDS
+    for name, _ in scope["headers"]:
+        if name in _SPEAKING:
+            break
+    else:
+        if "user" not in scope and "session" not in scope and "auth" not in scope:
+            return NO_DEMANDS
+    directives = RequestDirectives.parse(scope["headers"]) if route.honours_requests else NO_DIRECTIVES
+    return Demands(route.keys.credentialed(scope), directives)
+
+
+def recall(engine: Engine, route: Route, key: RequestKey, scope: Scope, now: float) -> Entry | None:
+    """What L1 can answer the request with at once, among variants too; `now` is the monotonic clock."""
+    entry = engine.recall(route.bucket, key.text, key.canonical, now)
+    if entry is None:
+        return None
+    if entry.status == MARKER:
+        chosen = route.variants.choose(key, entry.vary, scope)
+        entry = engine.recall(route.bucket, chosen.text, chosen.canonical, now)
+    if entry is None or route.explicit or demands_of(route, scope).met_by(entry, now):
+        return entry
+    return None
