@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
@@ -95,6 +96,49 @@ class Flights(Generic[T]):
 
     def _mine(self) -> dict[str, Flight[T]]:
         return self._by_loop.setdefault(asyncio.get_running_loop(), {})
+
+
+class SharedReads(Generic[T]):
+    """One read for all who want the same at the same time, made by the first of them in its own task.
+
+    Lighter than a flight: nothing is started. If the reader is cancelled, one of those who wait reads instead.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[asyncio.AbstractEventLoop, str], list[asyncio.Future[T]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<SharedReads under_way={len(self._waiting)}>"
+
+    async def read(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What `work` returns, or what it returned to whoever was reading `key` already."""
+        loop = asyncio.get_running_loop()
+        mine = (loop, key)
+        while (waiting := self._waiting.get(mine)) is not None:
+            turn: asyncio.Future[T] = loop.create_future()
+            waiting.append(turn)
+            with contextlib.suppress(_UnreadError):
+                return await turn
+        self._waiting[mine] = waiting = []
+        try:
+            result = await work()
+        except BaseException:
+            for turn in _not_done(waiting):
+                turn.set_exception(_UnreadError())
+            raise
+        finally:
+            del self._waiting[mine]
+        for turn in _not_done(waiting):
+            turn.set_result(result)
+        return result
+
+
+def _not_done(turns: list[asyncio.Future[T]]) -> list[asyncio.Future[T]]:
+    return [turn for turn in turns if not turn.done()]
+
+
+class _UnreadError(Exception):
+    """The reader gave up; somebody else has to read."""
 
 
 class Unshareable:

@@ -77,7 +77,7 @@ class Entry:
     headers: tuple[Header, ...] = ()
     body: bytes = b""
     vary: tuple[str, ...] = ()
-    """On a marker only: the field names, lower case, that choose the variant."""
+    """The field names, lower case, that chose this variant; on a marker: that choose one."""
     flags: Flag = Flag.NONE
 
     born: float = field(default=0.0, init=False)
@@ -96,8 +96,12 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes that the entry holds: body, header lines, canonical form and tags."""
-        lines = sum(len(name) + len(value) for name, value in self.headers)
-        return len(self.body) + lines + len(self.canonical) + sum(map(len, self.tags))
+        size = len(self.body) + len(self.canonical)
+        for name, value in self.headers:
+            size += len(name) + len(value)
+        for tag in self.tags:
+            size += len(tag)
+        return size
 
 
 class Write(NamedTuple):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from asgi_tiercache.config import Policy
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.errors import CodecError, NoFillError
 from asgi_tiercache.invalidation.service import Invalidation, Trust
 from asgi_tiercache.signals import Signals, WriteDropped
-from asgi_tiercache.stampede import Flight, Flights, Unshareable
+from asgi_tiercache.stampede import Flights, SharedReads, Unshareable
 from asgi_tiercache.tiers.memory import Bucket, Memory
 from asgi_tiercache.tiers.stack import Stack
 from asgi_tiercache.types import Clock, Entry
-
-_Reader = Callable[[Flight["Found"]], Coroutine[Any, Any, None]]
 
 
 class Place(NamedTuple):
@@ -52,7 +49,7 @@ class Engine:
         self.clock = clock
         self.fills: Flights[Entry] = Flights()
         self.unshareable = Unshareable()
-        self._reads: Flights[Found] = Flights()
+        self._reads: SharedReads[Found | None] = SharedReads()
         self._current: ContextVar[Fill | None] = ContextVar("asgi_tiercache.current", default=None)
 
     def __repr__(self) -> str:
@@ -107,26 +104,24 @@ class Engine:
         held = place.bucket.get(key, self.clock.monotonic())
         if held is not None and held.canonical == canonical and await self.invalidation.verify(held):
             return Found(held, "L1")
-        if self.stack is None:
+        stack = self.stack
+        if stack is None:
             return None
-        flight = self._reads.under_way(key) or self._reads.lead(key, self._reader(self.stack, place, key, canonical))
-        found = await flight.outcome()
+        found = await self._reads.read(key, lambda: self._read(stack, place, key, canonical))
         # A read may be shared by requests that arrived while it was under way, so each judges what it gets (I6).
         if found is None or found.entry.canonical != canonical or not await self.invalidation.verify(found.entry):
             return None
         return found
 
-    def _reader(self, stack: Stack, place: Place, key: str, canonical: bytes) -> _Reader:
-        async def read(flight: Flight[Found]) -> None:
-            found = await stack.get(key)
-            if found is None or found[0].canonical != canonical:
-                return
-            entry, tier = found
-            if self._timed(entry, place.policy) and await self.invalidation.verify(entry):
-                self._admit(place.bucket, key, entry)
-                flight.land(Found(entry, tier))
-
-        return read
+    async def _read(self, stack: Stack, place: Place, key: str, canonical: bytes) -> Found | None:
+        located = await stack.get(key)
+        if located is None or located[0].canonical != canonical:
+            return None
+        entry, tier = located
+        if not self._timed(entry, place.policy) or not await self.invalidation.verify(entry):
+            return None
+        self._admit(place.bucket, key, entry)
+        return Found(entry, tier)
 
     # ---- storing ----
 

@@ -91,7 +91,7 @@ def test_a_directive_in_a_quoted_string_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["no-store x", "no-store;x", "no-store=1", 'no-store="', 'x="a, no-store', "no-store="]
+    "line", ["No-Store x", "no-store;x", "no-store=1", 'no-store="', 'x="a, no-store', "no-store="]
 )
 def test_what_forbids_goes_on_forbidding_when_it_is_malformed(line: str) -> None:
     assert "no-store" in _parse(line)
@@ -138,7 +138,7 @@ def test_ten_thousand_directives_take_linear_time() -> None:
     before = time.process_time()
     directives = _parse(", ".join(f"x{number % 7}={number}" for number in range(10_000)))
     assert directives.seconds("x1") == 0
-    assert time.process_time() - before < 2
+    assert time.process_time() - before < 5
 
 
 def test_a_targeted_field_holds_directives() -> None:
@@ -189,9 +189,13 @@ def test_targeted_field_names_of_the_wrong_type_leave_the_directive_unlimited() 
 
 
 def test_a_targeted_flag_counts_unless_it_is_false() -> None:
-    directives = _targeted("no-store=?0, no-cache=?1, public=1, must-revalidate=1")
+    directives = _targeted("no-store=?0, no-cache=?1, public, must-revalidate=1")
     assert directives is not None
     assert "no-store" not in directives
-    assert "no-cache" in directives
+    assert all(name in directives for name in ("no-cache", "public", "must-revalidate"))
+
+
+def test_a_targeted_public_of_the_wrong_type_permits_nothing() -> None:
+    directives = _targeted("public=1, max-age=60")
+    assert directives is not None
     assert "public" not in directives
-    assert "must-revalidate" in directives

@@ -52,7 +52,7 @@ def test_lists_take_linear_time() -> None:
     hostile = b'"' + rb"\"," * 200_000
     before = time.process_time()
     assert len(_list(hostile)) == 200_000
-    assert time.process_time() - before < 2
+    assert time.process_time() - before < 5
 
 
 @given(st.lists(st.binary(max_size=60), max_size=4))

@@ -92,6 +92,24 @@ def test_a_year_of_two_digits_is_never_more_than_50_years_ahead(text: str, year:
     assert (moment and datetime.fromtimestamp(moment, UTC).year) == year
 
 
+@pytest.mark.parametrize(
+    ("moment", "year"),
+    [
+        ("01-Jun-74 12:30:30", 2074),
+        ("01-Jun-74 12:30:31", 1974),
+        ("01-Jun-74 12:31:00", 1974),
+        ("01-Jun-74 13:00:00", 1974),
+        ("02-Jun-74 00:00:00", 1974),
+        ("01-Jul-74 00:00:00", 1974),
+        ("31-May-74 23:59:59", 2074),
+    ],
+)
+def test_the_50_years_are_counted_to_the_second(moment: str, year: int) -> None:
+    parsed = _parse(f"Saturday, {moment} GMT", now=datetime(2024, 6, 1, 12, 30, 30, tzinfo=UTC).timestamp())
+    assert parsed is not None
+    assert datetime.fromtimestamp(parsed, UTC).year == year
+
+
 def test_a_year_of_two_digits_may_lie_in_the_next_century() -> None:
     moment = _parse("Thursday, 01-Jan-05 00:00:00 GMT", now=datetime(2099, 6, 1, tzinfo=UTC).timestamp())
     assert moment == datetime(2105, 1, 1, tzinfo=UTC).timestamp()

@@ -150,6 +150,7 @@ def test_items_that_look_alike_differ_in_type() -> None:
         "a=(1 2",
         "a=(1,2)",
         "a=(1(2))",
+        'a=(1"x")',
         "a=()b",
         "a={}",
         "ü",
@@ -161,10 +162,11 @@ def test_what_the_grammar_does_not_have_fails_as_a_whole(text: str) -> None:
 
 def test_the_length_is_bounded_and_the_time_linear() -> None:
     before = time.process_time()
+    assert parse_dictionary(b"a" * MAX_BYTES) is not None
     assert parse_dictionary(b"a" * (MAX_BYTES + 1)) is None
     for start, unit in ((b'a="', rb"\""), (b"a=(", b"1 "), (b"a", b";b"), (b"a=@", b"1"), (b"a, b", b", c")):
         parse_dictionary(start + unit * ((MAX_BYTES - len(start)) // len(unit)))
-    assert time.process_time() - before < 2
+    assert time.process_time() - before < 5
 
 
 @given(st.binary(max_size=60) | st.text('ab1=;,:?@%"\\() .-*', max_size=30).map(str.encode))
