@@ -104,13 +104,12 @@ class RequestForm:
     def _lines(self, headers: tuple[Header, ...]) -> Iterable[bytes]:
         """Each keyed header: all its lines, in order. Any of them may be a credential, so none stays readable."""
         for name in self._keyed:
-            lines = [value for sent, value in headers if sent == name]
-            yield sha256(frame(*lines)) if lines else b""
+            yield sha256(frame(*[value for sent, value in headers if sent == name]))
 
     def _cookies(self, headers: tuple[Header, ...]) -> Iterable[bytes]:
         lines = [value for name, value in headers if name == b"cookie"]
         for values in chosen_cookies(lines, self._policy.cookies).values():
-            yield sha256(frame(*values)) if values else b""
+            yield sha256(frame(*values))
 
     def _endpoint(self, path: bytes | str) -> str:
         return endpoint(path, hash_path=self._policy.hash_path, digest=self._digest)
@@ -155,9 +154,7 @@ def _fingerprint(policy: Policy) -> bytes:
         "vary_on": policy.vary_on,
         "cookies": policy.cookies,
         "ignore": policy.ignore,
-        "body": policy.body,
         "strict": policy.strict,
-        "hash_path": policy.hash_path,
         "user": qualified_name(policy.user) if policy.user else None,
         "key": qualified_name(policy.key) if policy.key else None,
     }

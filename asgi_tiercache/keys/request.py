@@ -54,6 +54,7 @@ class RequestKeys:
         self._form = RequestForm(policy, namespace=namespace, digest=digest)
         self._credentials = OpenCredentials(policy)
         self._withholding = Withholding(policy)
+        self._keyed = keyed_headers(policy)
         self._user = policy.user
         self._key = policy.key
         self._refusals = _refusals(policy, self._credentials)
@@ -117,6 +118,10 @@ class RequestKeys:
         section 3.5) `Authorization` alone; never what the policy keys or ignores.
         """
         return self._credentials.anywhere(scope)
+
+    def varies(self, name: str) -> bool:
+        """Whether the request field `name`, in lower case, can tell two requests of one key apart to the handler."""
+        return name not in self._keyed and self._withholding.reaches(name.encode("latin-1"))
 
     def _refused(self, found: list[Header]) -> Pass | None:
         for name, value in found:

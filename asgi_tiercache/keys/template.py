@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from asgi_tiercache.config import MAX_TAG_BYTES, check_tag
 from asgi_tiercache.errors import ConfigError, KeyingError
-from asgi_tiercache.keys.escape import Digest, digest, encoded, escape, shorten
+from asgi_tiercache.keys.escape import Digest, digest, escape, shorten
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 # The least that a field needs, once it is cut: some of its beginning, "#" and the hash.
@@ -34,8 +34,9 @@ _WRITTEN: dict[type, Callable[..., str]] = {
 class Template:
     """A text with fields in braces, `"user:{user_id}:{part}"`, that values fill.
 
-    Values are escaped, so that none can add a `:` or become a pattern; where the result would be longer than
-    256 bytes, long values are cut and end in their hash.
+    Values are escaped, so that none can become a pattern or reach into the next; where the result would be longer
+    than 256 bytes, long values are cut and end in their hash. What stands at the end keeps its `:`, since nothing
+    follows that it could be mistaken for: `f"user:{user_id}"` names what `"user:{user_id}"` does.
 
     Args:
         text: The template.
@@ -58,8 +59,9 @@ class Template:
         for field in self.fields:
             if not field.isidentifier():
                 raise ConfigError(option, f"{{{field}}} in {text!r} is not the plain name of a value")
-        self._room = MAX_TAG_BYTES - len(encoded(literal))
-        if self._room < _MIN_FIELD_BYTES * (len(self._parts) // 2):
+        self._parts[::2] = map(_literal, self._parts[::2])
+        self._room = MAX_TAG_BYTES - len(_literal(literal))
+        if self.fields and self._room < _MIN_FIELD_BYTES * (len(self._parts) // 2):
             raise ConfigError(option, f"{text!r} leaves too little of {MAX_TAG_BYTES} bytes to its values")
 
     def __repr__(self) -> str:
@@ -100,6 +102,8 @@ class Template:
 
     def _filled(self, written: list[str], *, escaped: bool) -> str:
         values = [escape(value) for value in written] if escaped else written
+        if escaped and values and not self._parts[-1]:
+            values[-1] = _literal(written[-1])
         if escaped and sum(map(len, values)) > self._room:
             share = self._room // len(values)
             values = [shorten(value, share, digest=self._digest) for value in values]
@@ -112,10 +116,23 @@ def tag(template: str, **values: object) -> str:
     """The tag that `template` gives `values`: `tag("video:{video_id}", video_id=42)`.
 
     Raises:
-        ConfigError: the template is malformed.
+        ConfigError: the template is malformed, or holds what no tag may hold.
         KeyingError: a value is missing or has no canonical text.
     """
-    return Template(template, option="template").render_strict(values)
+    return Template(template, option="tag").render_strict(values)
+
+
+def tolerant_tag(text: str) -> str:
+    """The tag that `tag` makes of `text`, and one for any other text, too: long ones are cut and end in their hash.
+
+    For tags that may have been put together from what a client sent, which must not fail its request.
+    """
+    return shorten(_literal(text), MAX_TAG_BYTES)
+
+
+def _literal(text: str) -> str:
+    """What stands in a tag or key for a text between the values; the same as for a value, but for the colons."""
+    return escape(text).replace("%3A", ":")
 
 
 def _written(value: object) -> str:

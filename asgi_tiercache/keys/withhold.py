@@ -50,19 +50,20 @@ class Withholding:
                 reduced[name] = _NOBODY[name]()
         return reduced
 
+    def reaches(self, name: bytes) -> bool:
+        """Whether the handler receives the request field `name` as it was sent."""
+        if name in self._removed:
+            return False
+        return not self._strict or name in self._let_through or name == b"accept" or name.startswith(b"accept-")
+
     def _headers(self, scope: Scope) -> list[Header]:
         scheme = scope.get("scheme", "http")
         lines: list[Header] = []
         for name, value in scope["headers"]:
-            if self._reaches(name):
+            if self.reaches(name):
                 lines.append((name, normal_host(value, scheme) if name == b"host" else value))
         if self._cookies:
             sent = [value for name, value in scope["headers"] if name == b"cookie"]
             if line := cookie_line(chosen_cookies(sent, self._cookies)):
                 lines.append((b"cookie", line))
         return lines
-
-    def _reaches(self, name: bytes) -> bool:
-        if name in self._removed:
-            return False
-        return not self._strict or name in self._let_through or name == b"accept" or name.startswith(b"accept-")

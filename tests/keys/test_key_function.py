@@ -39,7 +39,7 @@ def key(
 def test_a_template_makes_the_key() -> None:
     keys = FunctionKeys(load, template="user:{user_id}:{lang}")
     assert keys.of((7,), {}).text == "user:7:en"
-    assert keys.of((), {"lang": "d:*", "user_id": "u"}).text == "user:u:d%3A%2A"
+    assert keys.of((), {"lang": "d:*", "user_id": "u:v"}).text == "user:u%3Av:d:%2A"
 
 
 def test_a_namespace_begins_the_key() -> None:
@@ -90,6 +90,15 @@ def test_different_calls_and_functions_have_different_keys() -> None:
 
 def test_a_version_starts_a_template_afresh() -> None:
     one, other = (FunctionKeys(load, template="u:{user_id}:{lang}", version=v).of((1,), {}) for v in ("1", "2"))
+    assert one.text == other.text
+    assert one.canonical != other.canonical
+
+
+def test_a_renamed_parameter_starts_a_template_afresh() -> None:
+    def renamed(name: object) -> None: ...
+
+    one = FunctionKeys(load, template="user:{user_id}", ignore=["lang"]).of((1,), {})
+    other = FunctionKeys(renamed, template="user:{name}").of((1,), {})
     assert one.text == other.text
     assert one.canonical != other.canonical
 

@@ -95,6 +95,10 @@ def test_dropped_names_and_beginnings_are_gone() -> None:
     assert query.canonical(b"utm_source=x&q=1&ref=y&%75tm_medium=z&referrer=1&utm=2") == b"q=1&referrer=1&utm=2"
 
 
+def test_names_are_recognised_however_they_are_encoded() -> None:
+    assert form(query=["b c", "\u00e9"]).canonical(b"b+c=1&b%20c=2&%C3%A9=3&bc=4") == b"b%20c=1&b%20c=2&%C3%A9=3"
+
+
 def test_an_asterisk_counts_as_a_pattern_only_at_the_end() -> None:
     assert form(drop_query=["a*b"]).canonical(b"axb=1&a%2Ab=2") == b"axb=1"
 

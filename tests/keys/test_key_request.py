@@ -207,6 +207,30 @@ def test_a_deployment_that_changes_key_options_starts_afresh(changed: Policy) ->
     assert key_of(http_scope(), changed).canonical != key_of(http_scope()).canonical
 
 
+def one_source(scope: Mapping[str, Any]) -> str:
+    return "same"
+
+
+def other_source(scope: Mapping[str, Any]) -> str:
+    return "same"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (PLAIN, Policy.http(strict=True)),
+        (Policy.http(), Policy.rfc9111()),
+        (PLAIN.but(vary_on=["x-a"]), PLAIN.but(vary_on=["x-b"])),
+        (PLAIN.but(cookies=["a"]), PLAIN.but(cookies=["b"])),
+        (PLAIN.but(user=one_source), PLAIN.but(user=other_source)),
+        (PLAIN.but(key=one_source), PLAIN.but(key=other_source)),
+        (PLAIN.but(key=one_source), PLAIN.but(user=one_source)),
+    ],
+)
+def test_options_count_even_where_the_request_has_nothing_for_them(one: Policy, other: Policy) -> None:
+    assert key_of(http_scope(), one).canonical != key_of(http_scope(), other).canonical
+
+
 def test_options_that_do_not_shape_a_response_keep_what_is_stored() -> None:
     assert key_of(http_scope(), PLAIN.but(ttl=5, compress=True)) == key_of(http_scope())
 

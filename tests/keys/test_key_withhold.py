@@ -189,6 +189,10 @@ def test_a_fill_has_a_header_list_of_its_own(policy: Policy) -> None:
     assert filled(policy, scope)["headers"] is not scope["headers"]
 
 
+def test_blanks_around_a_cookie_do_not_count() -> None:
+    assert chosen_cookies([b" a = 1 ;a=2"], ["a"]) == {"a": [b"1", b"2"]}
+
+
 @given(st.lists(st.text(alphabet='ab=;" \xa0\x85,\\').map(lambda text: text.encode("latin-1")), max_size=3))
 def test_cookies_are_read_as_starlette_reads_them(lines: list[bytes]) -> None:
     chosen = chosen_cookies(lines, ["a", "b"])
