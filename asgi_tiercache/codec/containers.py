@@ -84,10 +84,10 @@ class Mapping(Shape):
         if is_tagged(expect_dict(tree)):
             name, pairs = untag(tree)
             if name != "dict":
-                raise ValueError(f"{self.label} was stored here, not {name!r}")
+                raise ValueError(f"{self.label} was expected here, not {name!r}")
             return {self._key.load(key): self._value.load(item) for key, item in pairs}
         if str not in self._key.verbatim:
-            raise TypeError(f"{self.label} was stored here, not an object")
+            raise TypeError(f"{self.label} was expected here, not an object")
         if self._value.verbatim.issuperset(map(type, tree.values())):
             return tree
         load = self._value.load

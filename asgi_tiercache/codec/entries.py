@@ -220,8 +220,6 @@ def _are_texts(items: object) -> bool:
 
 def _write_lines(headers: tuple[Header, ...]) -> bytes:
     parts = [part for line in headers for part in line]
-    if len(parts) * 4 + sum(map(len, parts)) > MAX_LINES:
-        raise _BrokenError("field lines too long")
     return _two_lengths_each(len(headers)).pack(*map(len, parts)) + b"".join(parts)
 
 
@@ -255,11 +253,10 @@ def _deflated(entry: Entry) -> bytes | None:
 
 
 def _inflated(small: bytes, length: int) -> bytes:
-    """`small` inflated to exactly `length` bytes; a stream that holds more is cut off one byte later."""
+    """`small` inflated to exactly `length` bytes, above 0; a stream that holds more does not reach its end."""
     inflater = zlib.decompressobj()
     try:
-        # Without the one byte more, zlib stops before the end of the stream and its checksum.
-        body = inflater.decompress(small, length + 1)
+        body = inflater.decompress(small, length)
     except zlib.error:
         raise _BrokenError("malformed deflate stream") from None
     if len(body) != length or not inflater.eof or inflater.unused_data:

@@ -108,8 +108,6 @@ class Model(Shape):
         for mode, unset in self._ATTEMPTS:
             try:
                 return self._dump_and_verify(value, mode, unset)
-            except RecursionError:
-                raise
             except Exception as error:  # the class's own validators and serializers may raise anything
                 problems.append(error)
         raise UnfitError(value, f"model_validate() does not restore it: {problems[-1]}") from problems[-1]

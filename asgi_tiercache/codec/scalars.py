@@ -31,7 +31,7 @@ class Native(Shape):
 
     def load(self, tree: Any) -> Any:
         if type(tree) not in self.verbatim:
-            raise TypeError(f"{self.label} was stored here, not {type_name(type(tree))}")
+            raise TypeError(f"{self.label} was expected here, not {type_name(type(tree))}")
         return tree
 
 
@@ -166,8 +166,8 @@ def _float_tree(value: float) -> Any:
 
 
 _READ_NUMBER: dict[str, Callable[[str], int | float]] = {
-    "int": lambda content: int(expect_text(content), 16),
-    "float": lambda content: float(expect_text(content)),
+    "int": lambda content: int(content, 16),
+    "float": float,
 }
 
 

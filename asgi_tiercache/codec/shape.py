@@ -77,19 +77,19 @@ def untag(tree: Any) -> tuple[str, Any]:
 def expect_dict(tree: Any) -> dict[str, Any]:
     """`tree` if it is a JSON object."""
     if type(tree) is not dict:
-        raise TypeError(f"an object was stored here, not {type_name(type(tree))}")
+        raise TypeError(f"an object was expected here, not {type_name(type(tree))}")
     return tree
 
 
 def expect_list(tree: Any) -> list[Any]:
     """`tree` if it is a JSON array."""
     if type(tree) is not list:
-        raise TypeError(f"an array was stored here, not {type_name(type(tree))}")
+        raise TypeError(f"an array was expected here, not {type_name(type(tree))}")
     return tree
 
 
 def expect_text(tree: Any) -> str:
     """`tree` if it is a JSON string."""
     if type(tree) is not str:
-        raise TypeError(f"a string was stored here, not {type_name(type(tree))}")
+        raise TypeError(f"a string was expected here, not {type_name(type(tree))}")
     return tree

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from asgi_tiercache.config import check_seconds
-from asgi_tiercache.keys.template import tag
+from asgi_tiercache.keys.template import tag, tolerant_tag
 from asgi_tiercache.types import Stamp
 
 
@@ -32,10 +32,11 @@ class Fill:
     def tag(self, *templates: str, **values: object) -> None:
         """Give the entry further tags: `tag("author:7")`, or `tag("author:{id}", id=7)`.
 
-        What stands in `values`, and any character that could mean more than itself, is escaped.
+        What stands in `values`, and any character that could mean more than itself, is escaped; nothing that a client
+        sent can fail its request here.
         """
         for template in templates:
-            self.tags[tag(template, **values)] = None
+            self.tags[tag(template, **values) if values else tolerant_tag(template)] = None
 
     def set_ttl(self, seconds: float) -> None:
         """Let the entry be fresh for `seconds`, whatever the policy says; 0: do not store it.

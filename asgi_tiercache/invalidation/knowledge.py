@@ -116,7 +116,10 @@ class Knowledge:
         made_in, position = entry.stamp
         if made_in != epoch or position < floor:
             return True
-        return any(id_of(tag, 0) > position for tag in entry.tags)
+        for tag in entry.tags:  # noqa: SIM110 - a generator would be felt in every hit of a lower tier
+            if id_of(tag, 0) > position:
+                return True
+        return False
 
     def _advance(self, position: int, *, missed: bool) -> None:
         self.position = position

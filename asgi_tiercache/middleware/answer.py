@@ -32,29 +32,21 @@ def render(entry: Entry, age: int, tier: str) -> list[Header]:
     return entry.rendered.copy()
 
 
-class Answerer:
-    """Sends a stored response, running the route's dependencies first where the policy says so."""
+async def answer(
+    app: ASGIApp, route: Route, entry: Entry, tier: str, now: float, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Answer with `entry`, found in `tier`, running the route's dependencies first where its policy says so.
 
-    def __init__(self, app: ASGIApp, route: Route, receive: Receive, send: Send) -> None:
-        self._app = app
-        self._route = route
-        self._receive = receive
-        self._send = send
-
-    async def answer(self, entry: Entry, scope: Scope, tier: str, now: float) -> None:
-        """Answer with `entry`, found in `tier`; `now` is the monotonic clock."""
-        headers = render(entry, max(0, int(now - entry.born)), tier)
-        if self._route.runs_dependencies:
-            await self._through_dependencies(entry, headers, scope)
-        else:
-            await send_stored(entry, headers, scope, self._send)
-
-    async def _through_dependencies(self, entry: Entry, headers: list[Header], scope: Scope) -> None:
-        token = prepared.set((entry, headers))
-        try:
-            await self._app(scope, self._receive, self._send)
-        finally:
-            prepared.reset(token)
+    `now` is the monotonic clock.
+    """
+    headers = render(entry, max(0, int(now - entry.born)), tier)
+    if not route.runs_dependencies:
+        return await send_stored(entry, headers, scope, send)
+    token = prepared.set((entry, headers))
+    try:
+        await app(scope, receive, send)
+    finally:
+        prepared.reset(token)
 
 
 async def send_stored(entry: Entry, headers: list[Header], scope: Scope, send: Send) -> None:

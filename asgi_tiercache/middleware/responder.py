@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.fill import IDLE
 from asgi_tiercache.http import cache_status
-from asgi_tiercache.middleware.answer import Answerer
+from asgi_tiercache.middleware.answer import answer
 from asgi_tiercache.middleware.body import replay
 from asgi_tiercache.middleware.fill import ResponseFill
 from asgi_tiercache.middleware.request import Request, recall
@@ -91,8 +91,16 @@ class Responder:
     async def _answer(self, entry: Entry, tier: str) -> None:
         self._route.counted()
         self._route.stored()
-        answerer = Answerer(self._app, self._route, self._receive, self._send)
-        await answerer.answer(entry, self._request.scope, tier, self._engine.clock.monotonic())
+        await answer(
+            self._app,
+            self._route,
+            entry,
+            tier,
+            self._engine.clock.monotonic(),
+            self._request.scope,
+            self._receive,
+            self._send,
+        )
         self._report("hit", tier)
 
     async def _gateway_timeout(self) -> None:

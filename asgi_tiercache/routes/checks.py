@@ -114,6 +114,7 @@ def _refuse(leaf: Leaf, part: Input, *, withhold: bool = False, through: str = "
 
 
 def _remedy(part: Input, *, withhold: bool) -> tuple[str, str]:
+    """The option that keys the input, and what to do in words."""
     match part.kind:
         case "request":
             return "dependencies", "with 'always' the handler must not see the whole request: declare what it reads"
@@ -124,7 +125,7 @@ def _remedy(part: Input, *, withhold: bool) -> tuple[str, str]:
         case "header":
             option, ignored = "vary_on", part.name
     remedy = f"add {option}=[{part.name!r}]"
-    if part.credential:
+    if part.kind == "cookie" or part.name == "authorization":
         remedy += ", or user="
     if withhold:
         remedy += f", or ignore=[{ignored!r}] to withhold it from the handler"
@@ -141,8 +142,13 @@ def _keyed(policy: Policy, part: Input) -> bool:
         case "cookie":
             return by_user or part.name in policy.cookies or "cookie" in policy.vary_on
         case "header":
-            of_user = part.credential or part.name in ("authorization", "cookie")
-            return part.name in ("host", *policy.vary_on) or (by_user and of_user)
+            return part.name in ("host", *policy.vary_on) or (by_user and _told_by_user(policy, part))
+
+
+def _told_by_user(policy: Policy, part: Input) -> bool:
+    """Whether `user=` stands for the header in the key, and the header still reaches who reads it."""
+    reaches = not policy.strict or policy.dependencies == "always"
+    return part.name in ("authorization", "cookie") or (part.credential and reaches)
 
 
 def _ignored(policy: Policy, part: Input) -> bool:
@@ -152,6 +158,7 @@ def _ignored(policy: Policy, part: Input) -> bool:
 
 def _keeps(policy: Policy, name: str) -> bool:
     """Whether the query parameter is part of the key, and so reaches the handler."""
-    if policy.query is not None:
-        return name in policy.query
-    return not any(name.startswith(drop[:-1]) if drop.endswith("*") else name == drop for drop in policy.drop_query)
+    if policy.mode != "explicit":
+        return True  # There the query counts as it was sent.
+    dropped = any(name.startswith(drop[:-1]) if drop.endswith("*") else name == drop for drop in policy.drop_query)
+    return not dropped and (policy.query is None or name in policy.query)

@@ -146,10 +146,14 @@ class RouteTable:
         self._remembered: dict[tuple[object, ...], Choice] = {}
 
     def _rule_of(self, leaf: Leaf) -> Rule | None:
-        if (rule := self._keys.by_form.get(normal_form(leaf.template))) is not None:
+        if (rule := self._key_of(leaf)) is not None:
             return rule
         policy = self._marked(leaf)
         return Rule("", policy) if policy is not None else None
+
+    def _key_of(self, leaf: Leaf) -> Rule | None:
+        """The key of `routes=` that names the route; what names paths below an opaque one is told by the path."""
+        return None if leaf.opaque else self._keys.by_form.get(normal_form(leaf.template))
 
     def _marked(self, leaf: Leaf) -> Policy | None:
         return None if leaf.endpoint is None else self._mark(leaf.endpoint)
@@ -201,7 +205,7 @@ class RouteTable:
 
     def _check_leaf(self, leaf: Leaf) -> None:
         marked = self._marked(leaf)
-        rule = self._keys.by_form.get(normal_form(leaf.template))
+        rule = self._key_of(leaf)
         if marked is not None:
             if rule is not None:
                 raise ConfigError(
@@ -227,14 +231,13 @@ class RouteTable:
         """The routes that the key may speak for, as far as can be told without a request."""
         if self._tree is None:
             return [unknown_leaf(rule.key)]
-        if not rule.is_prefix and not rule.is_template:
-            bound = [leaf for leaf, theirs in self._bound.items() if theirs is rule]
-            return bound + [leaf for leaf in self._tree.serving(rule.key) if leaf not in bound]
-        unbound = [leaf for leaf in self._leaves if self._bound.get(leaf, rule) is rule]
-        if rule.is_prefix:
-            return [leaf for leaf in unbound if self._keys.prefix(leaf.template) is rule or leaf.covers(rule.key)]
-        form = normal_form(rule.key)
-        return [leaf for leaf in unbound if normal_form(leaf.template) == form or leaf.covers(rule.key)]
+        named = [leaf for leaf in self._leaves if self._key_of(leaf) is rule]
+        if rule.is_template:
+            return named or [unknown_leaf(rule.key) for leaf in self._leaves if leaf.covers(rule.key)]
+        if not rule.is_prefix:
+            return named + [leaf for leaf in self._tree.serving(rule.key) if leaf not in named]
+        unbound = [leaf for leaf in self._leaves if leaf not in self._bound]
+        return [leaf for leaf in unbound if self._keys.prefix(leaf.template) is rule or leaf.covers(rule.key)]
 
 
 def _host(scope: Mapping[str, Any]) -> bytes | None:

@@ -85,9 +85,7 @@ class Tree:
         None where it would run none: no route matches, or none with this method. What a user's own converter or
         `matches` raises is raised here, too.
         """
-        # FastAPI writes into the scope, and into a dict inside it, while it matches.
-        probe = {**scope, "fastapi": dict(scope.get("fastapi", ()))}
-        return _find(self.root, probe)
+        return _find(self.root, dict(scope))
 
     def serving(self, path: str) -> list[Leaf]:
         """The routes that a GET and a HEAD of the path would run."""
@@ -118,7 +116,7 @@ def _find(branch: Branch, scope: _Scope) -> tuple[Leaf, Mapping[str, Any]] | Non
 
 
 def unknown_leaf(template: str) -> Leaf:
-    """What stands for a path of an app that shows no routes."""
+    """What stands for paths of an app that shows no routes."""
     return Leaf(_always, template, None, None, parameter_names(template))
 
 

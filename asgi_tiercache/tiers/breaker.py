@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import BreakerChanged, Signals, TierFailed
+from asgi_tiercache.tiers.deadline import Deadline
 from asgi_tiercache.tiers.loops import PerLoop
 from asgi_tiercache.types import Clock
 
@@ -45,7 +46,7 @@ class Breaker:
         random: Callable[[], float] = random.random,
     ) -> None:
         self.tier = tier
-        self.deadline = deadline
+        self._deadline = Deadline(deadline)
         self._clock = clock
         self._signals = signals
         self._random = random
@@ -54,6 +55,11 @@ class Breaker:
         self._probes_failed = 0
         self._probe_at = 0.0
         self._probes: PerLoop[set[asyncio.Task[None]]] = PerLoop(set, _cancel)
+
+    @property
+    def deadline(self) -> float:
+        """Seconds that a call may take."""
+        return self._deadline.seconds
 
     @property
     def state(self) -> str:
@@ -75,7 +81,7 @@ class Breaker:
             self._consider(probe)
             raise TierError(f"{self.tier}: not asked, it failed a moment ago")
         try:
-            async with asyncio.timeout(self.deadline):
+            with self._deadline.limit():
                 result = await call()
         except Exception as error:
             # Every Exception: redis-py raises a bare RuntimeError on a dead uvloop transport, for one.
@@ -124,7 +130,7 @@ class Breaker:
 
     async def _probe(self, probe: Probe) -> None:
         try:
-            async with asyncio.timeout(self.deadline):
+            with self._deadline.limit():
                 await probe()
         except Exception as error:
             self._probes_failed = min(self._probes_failed + 1, 16)

@@ -17,6 +17,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from asgi_tiercache.errors import ConfigError, TierError
 from asgi_tiercache.tiers.breaker import describe
+from asgi_tiercache.tiers.connections import KeptConnections
 from asgi_tiercache.tiers.loops import PerLoop
 from asgi_tiercache.types import Tier, Write
 
@@ -46,6 +47,7 @@ class RedisLink:
         self._given = client
         self._options = {} if url is None else _pool_options(url)
         self._clients = PerLoop(self._connect, _disconnect)
+        self._kept = PerLoop(lambda: KeptConnections(self.client().connection_pool))
 
     def client(self) -> Redis:
         """The client of the running event loop; closed with the loop, if not before.
@@ -55,8 +57,20 @@ class RedisLink:
         """
         return self._given or self._clients.get()
 
+    async def ask(self, *command: bytes) -> Any:
+        """The reply to `command`, on the shortest way: past the pool, unless the client was given with one of its own.
+
+        Raises:
+            RedisError: the server refused the command, or the connection failed.
+        """
+        if self._given is not None:
+            client: Any = self._given
+            return await client.execute_command(*command)
+        return await self._kept.get().ask(*command)
+
     async def aclose(self) -> None:
         """Close the running loop's client. One is made anew when it is asked for again."""
+        await self._kept.aclose()
         await self._clients.aclose()
 
     def __repr__(self) -> str:
@@ -88,10 +102,9 @@ class RedisTier(Tier):
             return []
         with self._translated():
             async with self._slots.get():
-                client: Any = self._link.client()
                 if len(keys) == 1:
-                    return [await client.execute_command("GET", self._key(keys[0]))]
-                found: list[bytes | None] = await client.execute_command("MGET", *map(self._key, keys))
+                    return [await self._link.ask(b"GET", self._key(keys[0]))]
+                found: list[bytes | None] = await self._link.ask(b"MGET", *map(self._key, keys))
                 return found
 
     async def set_many(self, writes: Sequence[Write]) -> None:
@@ -102,7 +115,8 @@ class RedisTier(Tier):
             async with self._slots.get(), self._link.client().pipeline(transaction=False) as pipe:
                 for write in writes:
                     pipe.set(self._key(write.key), write.data, px=max(1, round(write.ttl * 1000)))
-                await pipe.execute()
+                # Raised by the pipeline itself, an error would quote the command, hence the entry's bytes.
+                _raise_first(await pipe.execute(raise_on_error=False))
 
     async def delete_many(self, keys: Sequence[str]) -> None:
         """Forget each of `keys`."""
@@ -185,6 +199,12 @@ def _without_secrets(url: str) -> str:
     user, at, host = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
     return f"{parts.scheme}://{name}{colon and ':***'}{at}{host}{parts.path}"
+
+
+def _raise_first(replies: Sequence[object]) -> None:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
 
 
 async def _disconnect(client: Redis) -> None:

@@ -58,7 +58,8 @@ class Stack:
             # What is on its way to the tier counts as there: a worker reads its own writes.
             data = level.queue.peek(key) or await level.reads.get(key)
             if data is not None and (entry := self._decoded(level, data)):
-                self._promote(depth, key, data, entry)
+                if depth:
+                    self._promote(depth, key, data, entry)
                 return entry, level.name
         return None
 
