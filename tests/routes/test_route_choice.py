@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,7 +25,7 @@ from starlette.websockets import WebSocket
 from asgi_tiercache.routes import RouteTable
 
 VALUES = ["items", "me", "7", "1.5", "0b6e0a4c-3f0e-4d5e-9f2b-0c8f6a1f2d3e", "a b"]
-HOSTS = ["api.example.org", "example.org", "API.example.org:8000"]
+HOSTS = ["api.example.org", "API.example.org:8000", "example.org"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,10 @@ segments = st.lists(
     st.sampled_from(["items", "me", "{}", "{}", "{:int}", "{:uuid}", "{:float}", "{:path}"]), min_size=1, max_size=2
 ).map(tuple)
 prefixes = st.lists(st.sampled_from(["items", "me", "{}"]), min_size=1, max_size=1).map(tuple)
-methods = st.sampled_from([("GET",), ("GET", "HEAD"), ("POST",), ("HEAD",), ("GET", "POST")])
+methods = st.sampled_from([("GET",), ("GET",), ("GET", "HEAD"), ("POST",), ("HEAD",), ("GET", "POST")])
 simple = st.one_of(
-    st.builds(Entry, st.just("route"), segments, methods),
-    st.builds(Entry, st.just("route"), segments, methods),
-    st.builds(Entry, st.just("websocket"), segments),
-    st.builds(Entry, st.just("plain"), prefixes),
+    st.builds(Entry, st.sampled_from(["route", "route", "route", "route", "websocket"]), segments, methods),
+    st.builds(Entry, st.sampled_from(["route", "route", "plain"]), prefixes, methods),
 )
 
 
@@ -180,15 +179,23 @@ def table_of(app: object) -> RouteTable:
     return RouteTable(app, {}, None, mark=no_mark)
 
 
+def fitting(part: str) -> st.SearchStrategy[str]:
+    """Mostly what the converter of a parameter takes."""
+    if not part.startswith("{"):
+        return st.just(part)
+    numbers = {"int}": "7", "float}": "1.5", "uuid}": VALUES[4]}
+    fit = numbers.get(part.partition(":")[2])
+    return st.sampled_from([fit, fit, fit, *VALUES] if fit else VALUES)
+
+
 @st.composite
 def paths(draw: st.DrawFn, templates: list[str]) -> str:
-    if not templates or draw(st.integers(0, 3)) == 0:
+    if not templates or draw(st.integers(0, 4)) == 0:
         path = "/" + "/".join(draw(st.lists(st.sampled_from(VALUES), max_size=4)))
     else:
         template = draw(st.sampled_from(templates))
-        parts = [draw(st.sampled_from(VALUES)) if part.startswith("{") else part for part in template[1:].split("/")]
-        path = "/" + "/".join(parts)
-    return path + draw(st.sampled_from(["", "", "", "/"]))
+        path = "/" + "/".join(draw(fitting(part)) for part in template[1:].split("/"))
+    return path + draw(st.sampled_from(["", "", "", "", "", "/"]))
 
 
 @given(st.data(), tables, st.sampled_from(["starlette", "fastapi", "router", "gzip", "rooted"]))
@@ -377,6 +384,23 @@ def test_an_app_behind_an_unknown_middleware_is_not_looked_into() -> None:
     app = Starlette(routes=[Mount("/sub", Rewriting(sub))])
     target = table_of(app).choose(http_scope("/sub/x")).target
     assert (target.template, target.endpoint) == ("/sub/{path:path}", None)
+
+
+def test_an_app_behind_a_dispatch_function_is_not_looked_into() -> None:
+    async def dispatch(request: Request, call_next: Any) -> Response:
+        response: Response = await call_next(request)
+        return response
+
+    sub = Starlette(routes=[Route("/x", World().endpoint("/sub/x"))])
+    app = Starlette(routes=[Mount("/sub", BaseHTTPMiddleware(sub, dispatch=dispatch))])
+    assert table_of(app).choose(http_scope("/sub/x")).target.endpoint is None
+
+
+def test_an_app_mounted_twice_is_looked_into_twice() -> None:
+    sub = Starlette(routes=[Route("/x", World().endpoint("/x"))])
+    table = table_of(Starlette(routes=[Mount("/one", sub), Mount("/two", sub)]))
+    templates = [table.choose(http_scope(path)).target.template for path in ("/one/x", "/two/x")]
+    assert templates == ["/one/x", "/two/x"]
 
 
 def test_a_router_with_a_routing_of_its_own_is_not_looked_into() -> None:

@@ -1,4 +1,4 @@
-"""What the tests of the tiers put in place of clocks, listeners and tiers."""
+"""What the tests of the tiers put in place of listeners and tiers."""
 
 from __future__ import annotations
 
@@ -11,25 +11,6 @@ from asgi_tiercache.signals import Signal, Signals
 from asgi_tiercache.types import Entry, Stamp, Tier, Write
 
 S = TypeVar("S")
-
-
-class TickingClock:
-    """Stands still until it is told to tick."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def time(self) -> float:
-        return 1_700_000_000.0 + self.now
-
-    def monotonic(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.tick(seconds)
-
-    def tick(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class Recorder(Signals):
@@ -107,7 +88,7 @@ async def until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
     """Let the loop run until `holds()`."""
     async with asyncio.timeout(seconds):
         while not holds():
-            await asyncio.sleep(0)
+            await ticks(1)
 
 
 async def ticks(number: int) -> None:

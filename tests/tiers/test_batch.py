@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -89,7 +91,7 @@ def test_a_list_of_keys_is_split_likewise_and_keeps_its_order() -> None:
 def test_who_is_cancelled_disturbs_no_other(cancelled: set[int], after: int) -> None:
     tier = filled("a", "b")
 
-    async def body() -> list[bytes | None | BaseException]:
+    async def body() -> list[bytes | BaseException | None]:
         batched = Batched(tier)
         tier.hang()
         callers = [asyncio.create_task(batched.get(key)) for key in ("a", "b", "a")]
@@ -110,11 +112,51 @@ def test_a_failure_reaches_every_caller() -> None:
     tier = filled()
     tier.error = TierError("down")
 
-    async def body() -> list[bytes | None | BaseException]:
+    async def body() -> list[bytes | BaseException | None]:
         batched = Batched(tier)
         return await asyncio.gather(*(batched.get(key) for key in "abc"), return_exceptions=True)
 
     assert asyncio.run(body()) == [tier.error] * 3
+
+
+def test_a_read_that_is_cancelled_from_within_leaves_no_caller_waiting() -> None:
+    tier = filled()
+
+    async def body() -> None:
+        async def get_many(keys: Sequence[str]) -> list[bytes | None]:
+            raise asyncio.CancelledError
+
+        tier.get_many = get_many  # type: ignore[method-assign]
+        batched = Batched(tier)
+        async with asyncio.timeout(5):
+            outcomes = await asyncio.gather(*(batched.get(key) for key in "ab"), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 2
+
+    asyncio.run(body())
+
+
+def test_a_read_under_way_survives_garbage_collection() -> None:
+    tier = filled()
+
+    async def body() -> None:
+        answers: list[weakref.ref[asyncio.Future[list[bytes | None]]]] = []
+
+        async def get_many(keys: Sequence[str]) -> list[bytes | None]:
+            answer: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
+            answers.append(weakref.ref(answer))
+            return await answer
+
+        tier.get_many = get_many  # type: ignore[method-assign]
+        batched = Batched(tier)
+        callers = asyncio.gather(*(batched.get("a") for _ in range(2)))
+        await ticks(3)
+        gc.collect()
+        answer = answers[0]()
+        assert answer is not None
+        answer.set_result([b"1"])
+        assert await callers == [b"1", b"1"]
+
+    asyncio.run(body())
 
 
 def test_it_serves_one_loop_after_another() -> None:
@@ -122,7 +164,7 @@ def test_it_serves_one_loop_after_another() -> None:
     batched = Batched(tier)
 
     async def both() -> list[bytes | None]:
-        return await asyncio.gather(batched.get("a"), batched.get("b"))
+        return list(await asyncio.gather(batched.get("a"), batched.get("b")))
 
     assert asyncio.run(both()) == asyncio.run(both()) == [b"a", b"b"]
     assert batched._open == {}

@@ -7,8 +7,9 @@ import pytest
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import BreakerChanged, TierFailed
+from asgi_tiercache.testing import TickingClock
 from asgi_tiercache.tiers.breaker import Breaker
-from tests.tiers.doubles import Recorder, TickingClock, ticks, until
+from tests.tiers.doubles import Recorder, ticks, until
 
 
 class Remote:
@@ -73,7 +74,11 @@ def test_a_call_that_works_returns_what_it_returned() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [ConnectionError("refused"), RuntimeError("unable to perform operation on <TCPTransport closed=True>"), ValueError()],
+    [
+        ConnectionError("refused"),
+        RuntimeError("unable to perform operation on <TCPTransport closed=True>"),
+        ValueError(),
+    ],
 )
 def test_every_exception_is_a_failure_and_leaves_as_a_tier_error(error: Exception) -> None:
     bench = Bench()
@@ -290,11 +295,10 @@ def test_a_loop_that_ends_with_a_probe_under_way_does_not_keep_it_open_for_ever(
 
 
 def test_a_failure_that_was_under_way_when_it_opened_does_not_put_the_probe_off() -> None:
-    bench = Bench()
+    bench = Bench(deadline=0.02)
 
     async def body() -> None:
         bench.remote.hangs = True
-        bench.breaker.deadline = 0.02
         slow = asyncio.create_task(bench.run())
         await ticks(2)
         bench.remote.hangs = False

@@ -4,10 +4,11 @@ import asyncio
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import BreakerChanged, TierFailed, TierRead, WriteDropped
+from asgi_tiercache.testing import TickingClock
 from asgi_tiercache.tiers.breaker import Breaker
 from asgi_tiercache.tiers.guard import Guarded
 from asgi_tiercache.types import Write
-from tests.tiers.doubles import Recorder, ScriptedTier, TickingClock, ticks
+from tests.tiers.doubles import Recorder, ScriptedTier, ticks
 
 WRITE = Write("a", b"1", 60.0)
 

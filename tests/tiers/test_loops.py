@@ -44,10 +44,12 @@ def test_what_a_loop_holds_is_closed_on_it_when_it_ends(run: Runner) -> None:
         assert per_loop.get() is per_loop.get() is per_loop.peek()
         assert made[-1].closed_by == []
 
+    watched = len(loops._watches)
     run(body())
     run(body())
     assert [len(thing.closed_by) for thing in made] == [1, 1]
     assert made[0] is not made[1]
+    assert len(loops._watches) <= watched, "nothing keeps a loop that ended"
 
 
 def test_no_task_shows_that_something_is_held() -> None:

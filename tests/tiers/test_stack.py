@@ -7,9 +7,10 @@ import pytest
 from asgi_tiercache.codec.entries import encode
 from asgi_tiercache.errors import CodecError
 from asgi_tiercache.signals import EntryRejected
+from asgi_tiercache.testing import TickingClock
 from asgi_tiercache.tiers.stack import Stack
 from asgi_tiercache.types import Entry, Write
-from tests.tiers.doubles import Recorder, ScriptedTier, TickingClock, an_entry, ticks
+from tests.tiers.doubles import Recorder, ScriptedTier, an_entry, ticks
 
 
 class Bench:

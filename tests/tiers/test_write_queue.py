@@ -9,7 +9,7 @@ from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import WriteDropped
 from asgi_tiercache.tiers.writes import BATCH_BYTES, BATCH_ENTRIES, WriteQueue
 from asgi_tiercache.types import Write
-from tests.tiers.doubles import Recorder, ScriptedTier, ticks
+from tests.tiers.doubles import Recorder, ScriptedTier, ticks, until
 
 
 def a_write(key: str, data: bytes = b"data") -> Write:
@@ -159,19 +159,47 @@ def test_a_discarded_write_never_happens() -> None:
 
 
 def test_a_deletion_comes_after_the_write_that_is_under_way() -> None:
-    tier = ScriptedTier()
+    written = asyncio.Event()
+
+    class SlowToWrite(ScriptedTier):
+        async def set_many(self, writes: Sequence[Write]) -> None:
+            await written.wait()
+            await super().set_many(writes)
 
     async def body() -> None:
+        tier = SlowToWrite()
         queue = a_queue(tier)
-        tier.hang()
         queue.put(a_write("a"))
         await ticks(3)
         deletion = asyncio.create_task(queue.delete(["a"]))
-        await ticks(3)
+        await ticks(5)
         assert not deletion.done()
-        tier.go_on()
+        written.set()
         await deletion
         assert await tier.get_many(["a"]) == [None]
+
+    asyncio.run(body())
+
+
+def test_a_write_comes_after_the_deletion_that_is_under_way() -> None:
+    deleted = asyncio.Event()
+
+    class SlowToDelete(ScriptedTier):
+        async def delete_many(self, keys: Sequence[str]) -> None:
+            await deleted.wait()
+            await super().delete_many(keys)
+
+    async def body() -> None:
+        tier = SlowToDelete()
+        queue = a_queue(tier)
+        deletion = asyncio.create_task(queue.delete(["a"]))
+        await ticks(2)
+        queue.put(a_write("a", b"new"))
+        await ticks(5)
+        deleted.set()
+        await deletion
+        await queue.flush()
+        assert await tier.get_many(["a"]) == [b"new"]
 
     asyncio.run(body())
 
@@ -231,8 +259,7 @@ def test_closing_drops_what_is_not_written_in_time_and_says_so() -> None:
         for number in range(BATCH_ENTRIES + 3):
             queue.put(a_write(str(number)))
         closing = asyncio.create_task(queue.aclose(within=0.01))
-        while not recorder.seen:
-            await asyncio.sleep(0)
+        await until(lambda: bool(recorder.seen))
         tier.go_on()
         await closing
         assert len(queue) == 0
@@ -272,9 +299,6 @@ def test_a_loop_that_ends_writes_what_is_queued() -> None:
 
 
 def test_a_loop_that_ends_repeats_the_write_that_it_interrupts() -> None:
-    tier = ScriptedTier()
-    queue = a_queue(tier)
-
     class Interrupted(ScriptedTier):
         async def set_many(self, writes: Sequence[Write]) -> None:
             self.writes.append(list(writes))

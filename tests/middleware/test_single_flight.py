@@ -1,0 +1,345 @@
+"""One run of the handler for all who wait, and who may be given its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+import pytest
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from asgi_tiercache import Policy, TierCache, TierCacheMiddleware
+from asgi_tiercache.testing import ScriptedTier
+from tests.middleware.apps import Handler, app_of
+from tests.middleware.asgi import Exchange, ask, http_scope, run, turns, until
+
+POLICY = Policy(ttl=60)
+
+
+class Gated:
+    """A handler that answers when it is let, with what `read` gives it at the start."""
+
+    def __init__(self, read: Callable[[], str] = lambda: "text", *, headers: Mapping[str, str] | None = None) -> None:
+        self.open = asyncio.Event()
+        self.handler = Handler(self._respond)
+        self._read = read
+        self._headers = headers
+
+    async def _respond(self, _: Request) -> PlainTextResponse:
+        text = self._read()
+        await self.open.wait()
+        return PlainTextResponse(text, headers=self._headers)
+
+    async def entered(self, times: int = 1) -> None:
+        """Wait until the handler has begun that many times."""
+        await until(lambda: self.handler.calls >= times)
+
+
+@pytest.mark.parametrize("l2", [True, False])
+@pytest.mark.parametrize("policy", [POLICY, Policy.http(ttl=60)])
+def test_twenty_concurrent_misses_run_the_handler_once(policy: Policy, l2: bool) -> None:
+    gated = Gated()
+    app = app_of(gated.handler, policy, cache=TierCache(l2=ScriptedTier() if l2 else None))
+
+    async def test() -> None:
+        under_way = [Exchange(app) for _ in range(20)]
+        await gated.entered()
+        await turns()
+        gated.open.set()
+        replies = [await each.reply() for each in under_way]
+        assert {reply.body for reply in replies} == {b"text"}
+        assert sum("detail=flight" in reply.cache_status for reply in replies) == 19
+        assert gated.handler.calls == 1
+
+    run(test())
+
+
+def test_different_keys_do_not_wait_for_each_other() -> None:
+    gated = Gated()
+    app = app_of(gated.handler, POLICY)
+
+    async def test() -> None:
+        under_way = [Exchange(app, http_scope(query=query)) for query in (b"a=1", b"a=2")]
+        await gated.entered(2)
+        gated.open.set()
+        assert [(await each.reply()).hit for each in under_way] == [False, False]
+
+    run(test())
+
+
+def test_a_cancelled_leader_leaves_followers_an_answer_and_an_entry() -> None:
+    gated = Gated()
+    app = app_of(gated.handler, POLICY)
+
+    async def test() -> None:
+        leader = Exchange(app)
+        await gated.entered()
+        follower = Exchange(app)
+        await turns()
+        await leader.cancel()
+        assert leader.messages == []
+        gated.open.set()
+        assert (await follower.reply()).body == b"text"
+        assert (await ask(app)).hit
+        assert gated.handler.calls == 1
+
+    run(test())
+
+
+def test_a_cancelled_leader_without_followers_leaves_an_entry() -> None:
+    gated = Gated()
+    app = app_of(gated.handler, POLICY)
+
+    async def test() -> None:
+        leader = Exchange(app)
+        await gated.entered()
+        await leader.cancel()
+        gated.open.set()
+        assert "hit" in (await ask(app)).cache_status
+        assert gated.handler.calls == 1
+
+    run(test())
+
+
+def test_a_cancelled_follower_leaves_the_others_alone() -> None:
+    gated = Gated()
+    app = app_of(gated.handler, POLICY)
+
+    async def test() -> None:
+        under_way = [Exchange(app) for _ in range(3)]
+        await gated.entered()
+        await turns()
+        await under_way[1].cancel()
+        gated.open.set()
+        assert [(await under_way[each].reply()).body for each in (0, 2)] == [b"text", b"text"]
+
+    run(test())
+
+
+@pytest.mark.parametrize("headers", [{"cache-control": "no-store"}, {"set-cookie": "a=1"}, {"vary": "*"}])
+def test_a_response_that_cannot_be_shared_releases_all_at_once(headers: Mapping[str, str]) -> None:
+    """The second handler begins before the first response has ended."""
+    last, calls = asyncio.Event(), list[int]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        calls.append(1)
+        lines = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await asyncio.sleep(0)
+        await send({"type": "http.response.start", "status": 200, "headers": lines})
+        await last.wait()
+        await send({"type": "http.response.body", "body": b"text"})
+
+    ours = TierCacheMiddleware(app, cache=TierCache(), routes={"/": POLICY})
+
+    async def test() -> None:
+        under_way = [Exchange(ours) for _ in range(20)]
+        await until(lambda: len(calls) == 20)
+        last.set()
+        assert {(await each.reply()).body for each in under_way} == {b"text"}
+
+    run(test())
+
+
+def test_later_requests_do_not_queue_for_what_could_not_be_shared() -> None:
+    gated = Gated(headers={"cache-control": "no-store"})
+    app = app_of(gated.handler, POLICY)
+
+    async def test() -> None:
+        gated.open.set()
+        await ask(app)
+        gated.open.clear()
+        under_way = [Exchange(app) for _ in range(5)]
+        await gated.entered(6)
+        gated.open.set()
+        for each in under_way:
+            await each.reply()
+
+    run(test())
+
+
+def test_a_key_that_could_not_be_shared_is_stored_once_it_can() -> None:
+    headers = {"cache-control": "no-store"}
+    handler = Handler(lambda _: PlainTextResponse("text", headers=headers))
+    app = app_of(handler, POLICY)
+
+    async def test() -> None:
+        await ask(app)
+        headers.clear()
+        await ask(app)
+        assert (await ask(app)).hit
+
+    run(test())
+
+
+def test_a_failing_fill_fails_for_all_who_waited_for_it() -> None:
+    go_on = asyncio.Event()
+
+    async def respond(_: Request) -> PlainTextResponse:
+        await go_on.wait()
+        raise LookupError("as it is")
+
+    handler = Handler(respond)
+    app = app_of(handler, POLICY)
+
+    async def test() -> None:
+        under_way = [Exchange(app) for _ in range(5)]
+        await until(lambda: handler.calls == 1)
+        await turns()
+        go_on.set()
+        for each in under_way:
+            with pytest.raises(LookupError, match="as it is"):
+                await each.reply()
+        assert handler.calls == 1
+
+    run(test())
+
+
+def test_after_a_failing_fill_the_next_request_tries_again() -> None:
+    def respond(_: Request) -> PlainTextResponse:
+        if handler.calls == 1:
+            raise LookupError
+        return PlainTextResponse("text")
+
+    handler = Handler(respond)
+    app = app_of(handler, POLICY)
+
+    async def test() -> None:
+        with pytest.raises(LookupError):
+            await ask(app)
+        assert (await ask(app)).body == b"text"
+
+    run(test())
+
+
+Invalidate = Callable[[TierCache], Awaitable[object]]
+WAYS: dict[str, Invalidate] = {
+    "tag": lambda cache: cache.invalidate("all"),
+    "path": lambda cache: cache.invalidate_path("/"),
+    "route": lambda cache: cache.invalidate_route("/"),
+    "clear": lambda cache: cache.clear(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("l2", [True, False])
+def test_what_was_being_made_while_it_was_invalidated_is_never_served_afterwards(way: str, l2: bool) -> None:
+    data = ["old"]
+    cache = TierCache(l2=ScriptedTier() if l2 else None)
+    gated = Gated(lambda: data[0])
+    app = app_of(gated.handler, Policy(ttl=60, tags=["all"]), cache=cache)
+
+    async def test() -> None:
+        early = Exchange(app)
+        await gated.entered()
+        waiting = Exchange(app)
+        await turns()
+        data[0] = "new"
+        await WAYS[way](cache)
+        late = Exchange(app)
+        await turns()
+        gated.open.set()
+        assert (await early.reply()).body == b"old"  # it began before
+        assert (await waiting.reply()).body in (b"old", b"new")  # it arrived before
+        assert (await late.reply()).body == b"new"
+        assert (await ask(app)).body == b"new"
+
+    run(test())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_invalidation_makes_the_next_request_a_miss(way: str) -> None:
+    cache, handler = TierCache(l2=ScriptedTier()), Handler()
+    app = app_of(handler, Policy(ttl=60, tags=["all"]), cache=cache)
+
+    async def test() -> None:
+        for number in (b"answer 1", b"answer 2"):
+            assert (await ask(app)).body == number
+            reply = await ask(app)
+            assert (reply.hit, reply.body) == (True, number)
+            await WAYS[way](cache)
+
+    run(test())
+
+
+def test_one_user_is_invalidated_and_no_other() -> None:
+    cache, handler = TierCache(), Handler()
+    app = app_of(handler, Policy(ttl=60, query=[], user=lambda scope: scope["query_string"]), cache=cache)
+
+    async def test() -> None:
+        for user in (b"ann", b"bob"):
+            await ask(app, query=user)
+        await cache.invalidate_user("ann")
+        assert not (await ask(app, query=b"ann")).hit
+        assert (await ask(app, query=b"bob")).hit
+
+    run(test())
+
+
+def test_a_key_given_to_invalidate_key_is_invalidated() -> None:
+    tier = ScriptedTier()
+    cache, handler = TierCache(l2=tier, namespace="shop"), Handler()
+    app = app_of(handler, POLICY, cache=cache)
+
+    async def test() -> None:
+        await ask(app)
+        await until(lambda: bool(tier.data))
+        (key,) = tier.data
+        await cache.invalidate_key(key.removeprefix("shop:"))
+        assert not (await ask(app)).hit
+
+    run(test())
+
+
+@pytest.mark.parametrize("policy", [POLICY, Policy.http(ttl=60)])
+def test_two_of_us_around_one_app_do_not_wait_for_each_other(policy: Policy) -> None:
+    """As where somebody adds the middleware twice: the inner one meets the outer one's flight."""
+    cache, handler = TierCache(), Handler()
+    again = Middleware(TierCacheMiddleware, cache=cache, routes={"/": policy})
+    app = app_of(handler, policy, cache=cache, below=[again])
+
+    async def test() -> None:
+        assert (await ask(app)).body == b"answer 1"
+        assert (await ask(app)).hit
+
+    run(test())
+
+
+def test_a_handler_that_asks_its_own_app_for_the_same_thing_does_not_wait_for_itself() -> None:
+    inner: list[bytes] = []
+
+    async def respond(_: Request) -> PlainTextResponse:
+        if handler.calls == 1:
+            inner.append((await ask(app)).body)
+        return PlainTextResponse("text")
+
+    handler = Handler(respond)
+    app = app_of(handler, POLICY)
+
+    async def test() -> None:
+        assert (await ask(app)).body == b"text"
+        assert inner == [b"text"]
+
+    run(test())
+
+
+def test_what_a_handler_asks_of_its_own_app_hands_its_tags_on() -> None:
+    """An answer made of another answer is as old as that one."""
+    cache, data = TierCache(), ["old"]
+
+    async def respond(request: Request) -> PlainTextResponse:
+        if request.path_params["name"] == "part":
+            return PlainTextResponse(data[0])
+        return PlainTextResponse((await ask(app, "/part")).body)
+
+    app = app_of(Handler(respond), Policy(ttl=60, tags=["item:{name}"]), cache=cache, path="/{name}")
+
+    async def test() -> None:
+        for text in (b"old", b"new"):
+            assert (await ask(app, "/whole")).body == text
+            data[0] = "new"
+            await cache.invalidate("item:part")
+
+    run(test())
