@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -15,6 +15,8 @@ from asgi_tiercache.errors import ConfigError
 Eviction: TypeAlias = Literal["lru", "lfu", "ttl"]
 """Which entry a full region gives up: least recently used, least frequently used, earliest to expire."""
 Mode: TypeAlias = Literal["explicit", "http", "rfc9111"]
+Names: TypeAlias = Sequence[str]
+"""Texts, in any sequence; one text stands for a sequence of one."""
 Source: TypeAlias = Callable[[Mapping[str, Any]], str | bytes | None]
 """A callable that takes an ASGI scope and returns a part of the key."""
 
@@ -62,8 +64,7 @@ DEFAULT_REGION = Region()
 class Policy:
     """How the responses of a route, or the values of a function, are keyed, stored and reused.
 
-    Durations are seconds, sizes are bytes, field names count in any case. Lists may be given wherever a tuple is
-    shown; one string stands for a tuple of one.
+    Durations are seconds, sizes are bytes, field names count in any case. One string stands for a sequence of one.
 
     Args:
         ttl: Freshness of what is stored. None leaves it to the response (HTTP mode only).
@@ -104,15 +105,15 @@ class Policy:
     ttl: float | None = None
     l1_ttl: float | None = None
     status_ttl: Mapping[int, float] = field(default_factory=dict)
-    statuses: tuple[int, ...] = (200, 203, 204, 301, 308)
+    statuses: Collection[int] = (200, 203, 204, 301, 308)
     region: Region = DEFAULT_REGION
-    tags: tuple[str, ...] = ()
-    query: tuple[str, ...] | None = None
-    drop_query: tuple[str, ...] = ()
-    vary_on: tuple[str, ...] = ()
-    cookies: tuple[str, ...] = ()
+    tags: Names = ()
+    query: Names | None = None
+    drop_query: Names = ()
+    vary_on: Names = ()
+    cookies: Names = ()
     user: Source | None = None
-    ignore: tuple[str, ...] = ()
+    ignore: Names = ()
     key: Source | None = None
     body: bool = False
     version: str = ""
@@ -211,8 +212,8 @@ class Policy:
         for name in self.drop_query:
             if self.query is not None and name in self.query:
                 raise ConfigError("drop_query", f"{name!r} is in query= as well")
-        if re.search(r"[\x00-\x1f\x7f]", self.downstream):
-            raise ConfigError("downstream", "must not hold control characters")
+        if re.search(r"[^\x20-\x7e]", self.downstream):
+            raise ConfigError("downstream", f"must be printable ASCII, not {self.downstream!r}")
 
     def _check_kinds(self) -> None:
         for option in ("user", "key"):

@@ -338,7 +338,7 @@ class TierCache:
         check_seconds("ttl", ttl)
         load = awaitable_loader(loader)
         if self.disabled:
-            return await load()
+            return await self._functions.uncached(load)()
         call = self._call(key, tags)
         place = Place(self._place.bucket, _DIRECT.but(ttl=ttl))
         return await self._values.get_or_fill(dataclasses.replace(call, place=place), load)

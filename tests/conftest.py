@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import MISSING, RedisServer, find_binaries
 
 BINARIES = find_binaries()
+
+# No deadline: machines are shared. More examples by HYPOTHESIS_MAX_EXAMPLES, where a test does not set its own number.
+settings.register_profile(
+    "tiercache", deadline=None, max_examples=int(os.environ.get("HYPOTHESIS_MAX_EXAMPLES", "100"))
+)
+settings.load_profile("tiercache")
 
 
 def pytest_sessionstart() -> None:

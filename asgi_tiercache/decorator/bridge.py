@@ -49,6 +49,7 @@ class Bridge:
         Raises:
             BlockingCallError: this thread runs an event loop, which would stand still.
         """
+        loop = self._loop(name)
         work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
 
         async def load() -> Any:
@@ -56,7 +57,7 @@ class Bridge:
             work.put((contextvars.copy_context(), made))
             return await made
 
-        future = asyncio.run_coroutine_threadsafe(self._values.get_or_fill(call, load), self._loop(name))
+        future = asyncio.run_coroutine_threadsafe(self._values.get_or_fill(call, load), loop)
         future.add_done_callback(lambda _: work.put(None))
         while (item := work.get()) is not None:
             context, made = item

@@ -12,6 +12,7 @@ from asgi_tiercache.codec.values import ValueCodec, codec_for
 from asgi_tiercache.config import Policy
 from asgi_tiercache.decorator.bridge import Bridge
 from asgi_tiercache.engine.core import Engine, Place
+from asgi_tiercache.engine.fill import IDLE
 from asgi_tiercache.engine.values import Call, Values
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.keys.function import FunctionKeys
@@ -55,11 +56,33 @@ class CachedFunctions:
         if owner != cached.name:
             raise ConfigError("template", f"{template!r} belongs to {owner} already, so {cached.name} needs another")
         if self._disabled:
-            return function
+            return self.uncached(function)
         wrapper = (
             self._async(function, cached) if inspect.iscoroutinefunction(function) else self._plain(function, cached)
         )
         return cast(F, wrapper)
+
+    def uncached(self, function: F) -> F:
+        """`function` as it is, with a `cache.current` of which nothing comes."""
+        running = self._engine.running
+
+        @functools.wraps(function)
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
+            token = running.set(IDLE)
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                running.reset(token)
+
+        @functools.wraps(function)
+        def call_plain(*args: Any, **kwargs: Any) -> Any:
+            token = running.set(IDLE)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                running.reset(token)
+
+        return cast(F, call_async if inspect.iscoroutinefunction(function) else call_plain)
 
     def _async(self, function: Callable[..., Awaitable[Any]], cached: CachedFunction) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(function)

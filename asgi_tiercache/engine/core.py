@@ -92,12 +92,12 @@ class Engine:
             return None
         return entry
 
-    async def usable(self, policy: Policy) -> bool:
-        """Whether entries may be used at all right now: the lease, and what the policy says without it (rule I7)."""
+    async def trust(self, policy: Policy) -> Trust:
+        """How far entries may be used right now: the lease, and what the policy says without it (rule I7)."""
         if self.clock.monotonic() < self.invalidation.attention_at:
-            return True
+            return Trust.VERIFIED
         trust = await self.invalidation.confirm()
-        return trust is Trust.VERIFIED or (trust is Trust.UNVERIFIED and policy.unverified == "serve")
+        return Trust.LAPSED if trust is Trust.UNVERIFIED and policy.unverified == "bypass" else trust
 
     async def fetch(self, place: Place, key: str, canonical: bytes) -> Found | None:
         """The entry in L1, asking the log about it where need be, or in a lower tier; judged in each case."""

@@ -12,6 +12,7 @@ from asgi_tiercache.engine.core import Engine, Place
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.engine.tags import MAX_TAGS, key_tag
 from asgi_tiercache.errors import CodecError
+from asgi_tiercache.invalidation.service import Trust
 from asgi_tiercache.signals import Answered
 from asgi_tiercache.stampede import Flight
 from asgi_tiercache.types import Entry, Stamp
@@ -52,7 +53,7 @@ class Values:
     async def get(self, call: Call) -> tuple[Any] | None:
         """The value in a tuple of one, since None is a value; None where there is no value."""
         started = self._engine.clock.monotonic()
-        if await self._engine.usable(call.place.policy):
+        if await self._engine.trust(call.place.policy) is not Trust.LAPSED:
             hit = await self._find(call, started)
             if hit is not None:
                 return hit
@@ -70,7 +71,7 @@ class Values:
         outer = self._engine.outer
         if outer is not None and outer.is_filling(call.key):  # it would wait for itself
             return await self._uncached(call, load, started)
-        if not await self._engine.usable(call.place.policy):
+        if await self._engine.trust(call.place.policy) is Trust.LAPSED:
             return await self._uncached(call, load, started)
         hit = await self._find(call, started)
         if hit is not None:

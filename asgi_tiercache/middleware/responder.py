@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.fill import IDLE
 from asgi_tiercache.http import cache_status
+from asgi_tiercache.invalidation.service import Trust
 from asgi_tiercache.middleware.answer import answer
 from asgi_tiercache.middleware.body import replay
 from asgi_tiercache.middleware.fill import ResponseFill
@@ -47,12 +48,14 @@ class Responder:
         self._body = body
         self._started = engine.clock.monotonic()
         self._arrived = engine.fills.begun
+        self._trust = Trust.VERIFIED
         self._fill_key = request.key.text
         """Where the response will be stored, as far as is known: below it, if the response turns out to vary."""
 
     async def respond(self) -> None:
         """Answer the request, one way or another."""
-        if not await self._engine.usable(self._route.policy):
+        self._trust = await self._engine.trust(self._route.policy)
+        if self._trust is Trust.LAPSED:
             return await self.pass_by("unverified")
         found = await self._look_up()
         if found is not None:
@@ -95,7 +98,7 @@ class Responder:
             self._app,
             self._route,
             entry,
-            tier,
+            tier if self._trust is Trust.VERIFIED else f"{tier}-unverified",
             self._engine.clock.monotonic(),
             self._request.scope,
             self._receive,

@@ -53,7 +53,7 @@ def app_of(
     above: Sequence[Middleware] = (),
     below: Sequence[Middleware] = (),
 ) -> Starlette:
-    """`handler` at `path`, cached by `policy`; with other middleware `above` ours (nearer to the client) and `below`."""
+    """`handler` at `path`, cached by `policy`, with more middleware `above` ours (nearer to the client) and `below`."""
     ours = Middleware(TierCacheMiddleware, cache=cache or TierCache(), routes={path: policy})
     return Starlette(
         routes=[Route(path, handler.answer, methods=list(methods))],

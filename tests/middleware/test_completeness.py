@@ -24,7 +24,7 @@ POLICY = Policy(ttl=60)
 POLICIES = [POLICY, Policy.http(), Policy.http(ttl=60)]
 
 
-class Boom(Exception):
+class BoomError(Exception):
     """What handlers raise here."""
 
 
@@ -95,14 +95,14 @@ def test_an_app_that_sends_nothing_sends_nothing() -> None:
 @pytest.mark.parametrize("sent", [0, 1, 2])
 def test_an_exception_before_the_end_reaches_the_outside_and_nothing_is_stored(sent: int) -> None:
     messages = [_start(), _body(b"te", more=True)][:sent]
-    error = Boom("as it is")
+    error = BoomError("as it is")
     app, calls = _script(*messages, error=error)
     ours = _ours(app)
 
     async def test() -> None:
         for _ in range(2):
             exchange = Exchange(ours)
-            with pytest.raises(Boom) as caught:
+            with pytest.raises(BoomError) as caught:
                 await exchange.reply()
             assert caught.value is error
             assert len(exchange.messages) == sent
@@ -112,11 +112,11 @@ def test_an_exception_before_the_end_reaches_the_outside_and_nothing_is_stored(s
 
 
 def test_an_exception_after_the_end_reaches_the_outside_and_the_answer_is_stored() -> None:
-    app, calls = _script(_start(), _body(b"text"), error=Boom())
+    app, calls = _script(_start(), _body(b"text"), error=BoomError())
     ours = _ours(app)
 
     async def test() -> None:
-        with pytest.raises(Boom):
+        with pytest.raises(BoomError):
             await Exchange(ours).reply()
         reply = await ask(ours)
         assert (reply.hit, reply.body, len(calls)) == (True, b"text", 1)
@@ -125,16 +125,16 @@ def test_an_exception_after_the_end_reaches_the_outside_and_the_answer_is_stored
 
 
 def _raise_at_once(_: Request) -> PlainTextResponse:
-    raise Boom
+    raise BoomError
 
 
 async def _raising() -> AsyncIterator[bytes]:
     yield b"te"
-    raise Boom
+    raise BoomError
 
 
 def _raise() -> None:
-    raise Boom
+    raise BoomError
 
 
 RAISING: dict[str, Callable[[Request], PlainTextResponse | StreamingResponse]] = {
@@ -179,7 +179,7 @@ def test_a_test_of_the_app_sees_the_same_exceptions(moment: str, within: bool, r
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_exception_of_a_background_task_surfaces(policy: Policy) -> None:
     client = client_of(Handler(RAISING["after the end"]), policy)
-    with pytest.raises(Boom):
+    with pytest.raises(BoomError):
         client.get("/")
 
 
@@ -207,14 +207,14 @@ def test_a_background_task_runs_although_the_response_is_not_stored() -> None:
 
 def test_an_error_page_of_the_app_is_not_stored() -> None:
     def respond(_: Request) -> PlainTextResponse:
-        raise Boom
+        raise BoomError
 
     async def on_error(request: Request, error: Exception) -> PlainTextResponse:
         return PlainTextResponse("sorry", status_code=503)
 
     handler = Handler(respond)
     ours = Middleware(TierCacheMiddleware, cache=TierCache(), routes={"/": POLICY})
-    app = Starlette(routes=[Route("/", handler.answer)], middleware=[ours], exception_handlers={Boom: on_error})
+    app = Starlette(routes=[Route("/", handler.answer)], middleware=[ours], exception_handlers={BoomError: on_error})
     client = TestClient(app)
     for _ in range(2):
         assert client.get("/").text == "sorry"
@@ -235,12 +235,12 @@ def test_bytes_of_other_types_are_stored_as_they_were() -> None:
 def test_a_hit_after_a_failure_is_a_miss_first() -> None:
     def respond(_: Request) -> PlainTextResponse:
         if handler.calls == 1:
-            raise Boom
+            raise BoomError
         return PlainTextResponse("text")
 
     handler = Handler(respond)
     client = client_of(handler, POLICY)
-    with pytest.raises(Boom):
+    with pytest.raises(BoomError):
         client.get("/")
     assert_miss(client.get("/"), stored=True)
     assert_hit(client.get("/"))

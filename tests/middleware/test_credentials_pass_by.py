@@ -13,14 +13,20 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from asgi_tiercache import Policy
 from asgi_tiercache.testing import assert_hit, assert_miss
 from tests.middleware.apps import Handler, app_of, client_of
-from tests.middleware.asgi import ask, run
+from tests.middleware.asgi import Exchange, Reply, ask, http_scope, run
 from tests.middleware.users import COOKIE, ByHeader, signed
 
 POLICY = Policy(ttl=60)
+
+
+async def _ask_with(app: ASGIApp, name: str, value: object) -> Reply:
+    """A request whose scope some middleware above has filled."""
+    return await Exchange(app, {**http_scope(), name: value}).reply()
 
 
 @pytest.mark.parametrize("name", ["authorization", "cookie"])
@@ -45,7 +51,7 @@ def test_a_scope_that_says_who_is_asking_passes_by(name: str, value: object) -> 
 
     async def test() -> None:
         for _ in range(2):
-            reply = await ask(app, **{name: value})
+            reply = await _ask_with(app, name, value)
             assert reply.cache_status == f"tiercache; fwd=bypass; detail={name}"
         assert handler.calls == 2
 
@@ -60,8 +66,8 @@ def test_a_scope_that_says_nobody_is_cached(name: str, value: object) -> None:
     app = app_of(handler, POLICY)
 
     async def test() -> None:
-        await ask(app, **{name: value})
-        assert (await ask(app, **{name: value})).hit
+        await _ask_with(app, name, value)
+        assert (await _ask_with(app, name, value)).hit
 
     run(test())
 
@@ -110,7 +116,7 @@ def test_users_of_starlette_above_are_never_shared() -> None:
 
 def test_users_of_starlette_below_are_kept_apart_by_the_keyed_header() -> None:
     handler = Handler(lambda request: PlainTextResponse(request.user.display_name))
-    policy = Policy(ttl=60, vary_on=["x-user"])
+    policy = Policy(ttl=60, vary_on=("x-user",))
     app = app_of(handler, policy, below=[Middleware(AuthenticationMiddleware, backend=ByHeader())])
     client = TestClient(app)
     assert [client.get("/", headers={"x-user": name}).text for name in ("ann", "bob", "ann")] == ["ann", "bob", "ann"]
@@ -139,7 +145,7 @@ def test_a_session_above_is_kept_apart_by_a_user_callable() -> None:
 def test_a_keyed_cookie_does_not_stand_for_the_session_made_of_it() -> None:
     """The session may depend on more than the cookie that is keyed."""
     handler = Handler(lambda request: PlainTextResponse(request.session["name"]))
-    policy = Policy(ttl=60, cookies=[COOKIE])
+    policy = Policy(ttl=60, cookies=(COOKIE,))
     app = app_of(handler, policy, above=[Middleware(SessionMiddleware, secret_key="s")])
     response = TestClient(app).get("/", headers={"cookie": f"{COOKIE}={signed({'name': 'ann'})}"})
     assert "detail=session" in response.headers["cache-status"]

@@ -228,7 +228,7 @@ def test_a_ttl_given_by_an_http_policy_counts_after_answers_that_were_not_stored
 def test_values_read_through_the_cache_hand_their_tags_on() -> None:
     cache = TierCache()
 
-    @cache.cached("profile:{name}", ttl=60, tags=["user:{name}"])
+    @cache.cached("profile:{name}", ttl=60, tags=("user:{name}",))
     async def profile(name: str) -> str:
         return name
 
@@ -245,7 +245,7 @@ def test_values_read_through_the_cache_hand_their_tags_on() -> None:
 @pytest.mark.parametrize("tag", ["item:7", "page:2"])
 def test_tags_of_the_policy_come_from_path_and_query(tag: str) -> None:
     cache = TierCache()
-    policy = Policy(ttl=60, tags=["item:{item}", "page:{page}"])
+    policy = Policy(ttl=60, tags=("item:{item}", "page:{page}"))
     client = client_of(Handler(), policy, cache=cache, path="/items/{item}")
     client.get("/items/7?page=2")
     asyncio.run(_invalidate(cache, "item:8"))

@@ -36,7 +36,7 @@ def test_a_hit_carries_the_headers_and_the_status_of_the_first_answer() -> None:
 
 def test_users_do_not_share_answers() -> None:
     handler = Handler(lambda request: PlainTextResponse(request.headers["x-user"]))
-    policy = Policy(ttl=60, vary_on=["x-user"], user=lambda scope: dict(scope["headers"])[b"x-user"])
+    policy = Policy(ttl=60, vary_on=("x-user",), user=lambda scope: dict(scope["headers"])[b"x-user"])
     client = client_of(handler, policy)
     texts = [client.get("/", headers={"x-user": user}).text for user in ("ann", "bob", "ann", "bob")]
     assert texts == ["ann", "bob", "ann", "bob"]
@@ -47,7 +47,7 @@ def test_users_that_differ_only_in_type_do_not_share_answers() -> None:
     users: list[str | bytes] = ["7", b"7"]
     handler = Handler()
     policy = Policy(ttl=60, user=lambda scope: users[int(scope["query_string"] != b"")])
-    client = client_of(handler, policy.but(query=[]))
+    client = client_of(handler, policy.but(query=()))
     assert client.get("/").text != client.get("/?other").text
 
 
@@ -124,7 +124,7 @@ def test_the_order_of_repeated_parameters_counts() -> None:
 
 def test_keyed_headers_do_not_share_answers() -> None:
     handler = Handler(lambda request: PlainTextResponse(request.headers.get("x-tenant", "none")))
-    client = client_of(handler, Policy(ttl=60, vary_on=["X-Tenant"]))
+    client = client_of(handler, Policy(ttl=60, vary_on=("X-Tenant",)))
     texts = [client.get("/", headers={"x-tenant": tenant}).text for tenant in ("a", "b", "a")]
     assert texts == ["a", "b", "a"]
     assert client.get("/").text == "none"
@@ -133,7 +133,7 @@ def test_keyed_headers_do_not_share_answers() -> None:
 
 def test_keyed_authorization_tells_users_apart() -> None:
     handler = Handler(lambda request: PlainTextResponse(request.headers.get("authorization", "nobody")))
-    client = client_of(handler, Policy(ttl=60, vary_on=["authorization"]))
+    client = client_of(handler, Policy(ttl=60, vary_on=("authorization",)))
     for token in ("Bearer a", "Bearer b", "Bearer a"):
         assert client.get("/", headers={"authorization": token}).text == token
     assert client.get("/").text == "nobody"
@@ -142,7 +142,7 @@ def test_keyed_authorization_tells_users_apart() -> None:
 
 def test_keyed_cookies_do_not_share_answers() -> None:
     handler = Handler(lambda request: PlainTextResponse(request.cookies.get("session", "none")))
-    client = client_of(handler, Policy(ttl=60, cookies=["session"]))
+    client = client_of(handler, Policy(ttl=60, cookies=("session",)))
     texts = [client.get("/", headers={"cookie": f"session={value}"}).text for value in "aba"]
     assert texts == ["a", "b", "a"]
     assert handler.calls == 2

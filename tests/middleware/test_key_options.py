@@ -75,7 +75,7 @@ def test_another_process_finds_what_the_first_stored() -> None:
     fleet, handler = _Fleet(), Handler()
 
     async def test() -> None:
-        reply = await fleet.ask_in_turn(*(fleet.worker(handler, Policy(ttl=60)) for _ in range(2)))
+        reply = await fleet.ask_in_turn(fleet.worker(handler, Policy(ttl=60)), fleet.worker(handler, Policy(ttl=60)))
         assert reply.body == b"answer 1"
         assert "detail=L2" in reply.cache_status
 
@@ -86,12 +86,12 @@ def test_another_process_finds_what_the_first_stored() -> None:
     "changed",
     [
         Policy(ttl=60, version="2"),
-        Policy(ttl=60, tags=["a"]),
-        Policy(ttl=60, drop_query=["x"]),
+        Policy(ttl=60, tags=("a",)),
+        Policy(ttl=60, drop_query=("x",)),
         Policy(ttl=60, strict=False),
-        Policy(ttl=60, ignore=["x-a"]),
-        Policy(ttl=60, vary_on=["x-a"]),
-        Policy(ttl=60, cookies=["a"]),
+        Policy(ttl=60, ignore=("x-a",)),
+        Policy(ttl=60, vary_on=("x-a",)),
+        Policy(ttl=60, cookies=("a",)),
     ],
     ids=["version", "tags", "drop_query", "strict", "ignore", "vary_on", "cookies"],
 )
@@ -162,7 +162,7 @@ def test_hashed_paths_do_not_share_answers() -> None:
 @pytest.mark.parametrize("secret", [b"Bearer hush", b"theme=hush"])
 def test_credentials_are_never_stored_in_clear(secret: bytes) -> None:
     fleet = _Fleet()
-    policy = Policy(ttl=60, vary_on=["authorization"], cookies=["theme"])
+    policy = Policy(ttl=60, vary_on=("authorization",), cookies=("theme",))
 
     async def test() -> None:
         worker = fleet.worker(Handler(), policy)

@@ -79,7 +79,7 @@ def test_by_default_only_some_statuses_are_stored(status: int, stored: bool) -> 
 
 def test_statuses_names_what_is_stored() -> None:
     handler = Handler(lambda request: PlainTextResponse("", status_code=int(request.query_params["status"])))
-    client = client_of(handler, Policy(ttl=60, statuses=[404]))  # type: ignore[arg-type]
+    client = client_of(handler, Policy(ttl=60, statuses=(404,)))
     assert_miss(client.get("/?status=404"), stored=True)
     assert_hit(client.get("/?status=404"))
     assert_miss(client.get("/?status=200"), stored=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -92,6 +93,26 @@ def test_a_push_promise_reaches_the_server() -> None:
         for _ in range(2):
             reply = await ask(app, extensions={"http.response.push": {}})
             assert [message["type"].split(".")[-1] for message in reply.messages] == ["push", "start", "body"]
+
+    run(test())
+
+
+@pytest.mark.parametrize("policy", [POLICY, Policy.http(), None])
+@pytest.mark.parametrize("kind", [list, tuple, iter], ids=["list", "tuple", "iterator"])
+def test_headers_may_be_any_iterable_of_pairs(kind: Callable[[list[Any]], Any], policy: Policy | None) -> None:
+    """ASGI promises no more; and a route that stores nothing sees them, too."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = kind([[b"x-a", b"1"], (b"set-cookie", b"a=1")])
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"text"})
+
+    ours = TierCacheMiddleware(app, cache=TierCache(), routes={"/": policy})
+
+    async def test() -> None:
+        for _ in range(8):
+            (start, _) = (await Exchange(ours).reply()).messages
+            assert [name for name, _ in start["headers"] if name != b"cache-status"] == [b"x-a", b"set-cookie"]
 
     run(test())
 

@@ -91,7 +91,7 @@ def test_a_default_of_ones_own_is_used() -> None:
 
 def test_a_tag_is_filled_from_a_template() -> None:
     cache = TierCache()
-    app = _ours({"/items/{item}": Policy(ttl=60, tags=["item:{item}"])}, cache=cache)
+    app = _ours({"/items/{item}": Policy(ttl=60, tags=("item:{item}",))}, cache=cache)
 
     async def test() -> None:
         for item in "12":

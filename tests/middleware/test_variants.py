@@ -97,7 +97,7 @@ def test_a_header_that_the_handler_did_not_get_makes_no_variants() -> None:
 def test_a_keyed_header_makes_no_variants_below_its_keys() -> None:
     handler = _by("x-tenant")
     cache = TierCache()
-    client = client_of(handler, Policy(ttl=60, vary_on=["x-tenant"]), cache=cache)
+    client = client_of(handler, Policy(ttl=60, vary_on=("x-tenant",)), cache=cache)
     assert [client.get("/", headers={"x-tenant": name}).text for name in "aba"] == ["a", "b", "a"]
     assert handler.calls == 2
     assert len(cache.engine.memory.bucket(Policy(ttl=60).region)) == 2  # and no marker besides
@@ -125,7 +125,7 @@ def test_one_variant_too_many_does_not_claim_to_be_stored() -> None:
 
 def test_variants_made_anew_do_not_count_twice() -> None:
     cache = TierCache()
-    client = client_of(_by("accept-language"), Policy(ttl=60, tags=["all"]), cache=cache)
+    client = client_of(_by("accept-language"), Policy(ttl=60, tags=("all",)), cache=cache)
     for _ in range(3):
         for number in range(20):
             client.get("/", headers={"accept-language": f"x-{number}"})
@@ -140,7 +140,7 @@ async def _invalidate(cache: TierCache, tag: str) -> None:
 
 def test_variants_that_were_invalidated_leave_room_for_others() -> None:
     cache = TierCache()
-    client = client_of(_by("accept-language"), Policy(ttl=60, tags=["all"]), cache=cache)
+    client = client_of(_by("accept-language"), Policy(ttl=60, tags=("all",)), cache=cache)
     for number in range(32):
         client.get("/", headers={"accept-language": f"x-{number}"})
     asyncio.run(_invalidate(cache, "all"))
@@ -151,7 +151,7 @@ def test_variants_that_were_invalidated_leave_room_for_others() -> None:
 
 def test_an_invalidation_reaches_every_variant() -> None:
     cache, handler = TierCache(), _by("accept-language")
-    client = client_of(handler, Policy(ttl=60, tags=["all"]), cache=cache)
+    client = client_of(handler, Policy(ttl=60, tags=("all",)), cache=cache)
     for _ in range(2):
         for language in ("en", "de"):
             assert_miss(client.get("/", headers={"accept-language": language}))

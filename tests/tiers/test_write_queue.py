@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 
 import pytest
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import WriteDropped
-from asgi_tiercache.tiers.writes import BATCH_BYTES, BATCH_ENTRIES, WriteQueue
+from asgi_tiercache.tiers.writes import AT_LOOP_END, BATCH_BYTES, BATCH_ENTRIES, WriteQueue
 from asgi_tiercache.types import Write
 from tests.tiers.doubles import Recorder, ScriptedTier, ticks, until
 
@@ -18,6 +19,16 @@ def a_write(key: str, data: bytes = b"data") -> Write:
 
 def keys_of(batches: Sequence[Sequence[Write]]) -> list[list[str]]:
     return [[write.key for write in batch] for batch in batches]
+
+
+class HangsOnce(ScriptedTier):
+    """Does not answer the first write, however long one waits."""
+
+    async def set_many(self, writes: Sequence[Write]) -> None:
+        if not self.writes:
+            self.writes.append(list(writes))
+            await asyncio.Event().wait()
+        await super().set_many(writes)
 
 
 def a_queue(tier: ScriptedTier, recorder: Recorder | None = None, **bounds: int) -> WriteQueue:
@@ -268,6 +279,19 @@ def test_closing_drops_what_is_not_written_in_time_and_says_so() -> None:
     assert recorder.seen == [WriteDropped("L2", "closed")] * 3
 
 
+def test_closing_ends_a_write_that_hangs_and_tries_it_once_more() -> None:
+    tier = HangsOnce()
+
+    async def body() -> None:
+        queue = a_queue(tier)
+        queue.put(a_write("a"))
+        await queue.aclose(within=0.01)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(body())
+    assert list(tier.data) == ["a"]
+
+
 def test_a_tier_that_raises_loses_its_batch_and_the_queue_goes_on() -> None:
     tier, recorder = ScriptedTier(), Recorder()
 
@@ -299,15 +323,7 @@ def test_a_loop_that_ends_writes_what_is_queued() -> None:
 
 
 def test_a_loop_that_ends_repeats_the_write_that_it_interrupts() -> None:
-    class Interrupted(ScriptedTier):
-        async def set_many(self, writes: Sequence[Write]) -> None:
-            self.writes.append(list(writes))
-            if len(self.writes) == 1:
-                await asyncio.Event().wait()
-            for key, data, _ in writes:
-                self.data[key] = data, 0.0
-
-    tier = Interrupted()
+    tier = HangsOnce()
     queue = a_queue(tier)
 
     async def body() -> None:
@@ -319,8 +335,32 @@ def test_a_loop_that_ends_repeats_the_write_that_it_interrupts() -> None:
 
     asyncio.run(body())
     assert keys_of(tier.writes) == [["a", "b"], ["a", "b", "c"]]
-    assert tier.data["a"] == (b"new", 0.0)
+    assert tier.data["a"][0] == b"new"
     assert (len(queue), queue.bytes, queue.peek("a")) == (0, 0, None)
+
+
+def test_a_loop_that_ends_is_not_held_up_for_long_by_a_tier_that_hangs() -> None:
+    tier = ScriptedTier()
+    tier.hang()
+    queue = a_queue(tier)
+
+    async def body() -> None:
+        queue.put(a_write("a"))
+        await ticks(3)
+
+    loop = threading.Thread(target=lambda: asyncio.run(body()), daemon=True)
+    loop.start()
+    loop.join(5 * AT_LOOP_END)
+    assert not loop.is_alive()
+    assert queue.peek("a") == b"data", "for the next loop"
+
+
+def test_what_waited_without_a_loop_is_flushed_by_the_first() -> None:
+    tier = ScriptedTier()
+    queue = a_queue(tier)
+    queue.put(a_write("a"))
+    asyncio.run(queue.flush())
+    assert keys_of(tier.writes) == [["a"]]
 
 
 def test_what_one_loop_left_over_goes_with_the_next() -> None:

@@ -1,0 +1,58 @@
+# Needs python3 (3.11 or later, with venv) and make; everything else is installed below this directory.
+#
+#   make test        the test suite
+#   make lint        ruff, mypy, import-linter
+#   make test-long   the suite with many more generated examples
+#   make demo        the airports example, shown at work; REDIS_URL=... uses Redis, KEEP=1 leaves it running
+#   make clean       removes what the above installed
+
+PYTHON ?= python3
+VENV := .venv
+DEMO_VENV := .venv-demo
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Each target brings its own environment; one that is active, or a setting of its user, must not leak in.
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+
+.PHONY: test test-long lint format demo clean
+.DEFAULT_GOAL := test
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+test-long: $(VENV)/.test
+	HYPOTHESIS_MAX_EXAMPLES=5000 $(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.lint
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.lint
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+demo: $(DEMO_VENV)/.examples
+	@KEEP=$(KEEP) $(DEMO_VENV)/bin/python examples/demo.py
+
+clean:
+	rm -rf $(VENV) $(DEMO_VENV)
+
+# A stamp says which extra an environment has; it is made anew when pyproject.toml has changed.
+$(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+$(DEMO_VENV)/.%: pyproject.toml | $(DEMO_VENV)/bin/python
+	@echo "Installing the example into $(DEMO_VENV) ..."
+	@$(DEMO_VENV)/bin/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+$(VENV)/bin/python $(DEMO_VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is missing or older than 3.11; name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+		|| { echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(@D)/..
