@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import NamedTuple
 
 from asgi_tiercache.config import Policy
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.errors import CodecError, NoFillError
+from asgi_tiercache.http.conditional import has_validator
 from asgi_tiercache.invalidation.service import Invalidation, Trust
 from asgi_tiercache.signals import Signals, WriteDropped
 from asgi_tiercache.stampede import Flights, SharedReads, Unshareable
 from asgi_tiercache.tiers.memory import Bucket, Memory
 from asgi_tiercache.tiers.stack import Stack
-from asgi_tiercache.types import Clock, Entry
+from asgi_tiercache.types import Clock, Entry, Stamp
 
 
 class Place(NamedTuple):
@@ -73,6 +75,12 @@ class Engine:
     def outer(self) -> Fill | None:
         """The fill that is running in this context, if there is one."""
         return self._current.get()
+
+    def inherit(self, tags: Sequence[str], stamp: Stamp, *, fresh: bool) -> None:
+        """Hand the tags of a value that was just read to the fill that reads it, if there is one (rule I2)."""
+        outer = self._current.get()
+        if outer is not None:
+            outer.inherit(tags, stamp, fresh=fresh)
 
     @property
     def running(self) -> ContextVar[Fill | None]:
@@ -152,6 +160,7 @@ class Engine:
         remaining = entry.lifetime - age
         entry.born = now - age
         entry.expires = now + min(remaining, policy.memory_ttl)
+        entry.validated = has_validator(entry.headers)
         return remaining > 0
 
     def _admit(self, bucket: Bucket, key: str, entry: Entry) -> None:

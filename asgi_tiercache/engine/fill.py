@@ -69,7 +69,7 @@ class Fill:
         return self.key == key or (self.outer is not None and self.outer.is_filling(key))
 
 
-class _Idle(Fill):
+class IdleFill(Fill):
     """What runs while a request is not being cached: everything may be said, nothing comes of it."""
 
     def tag(self, *templates: str, **values: object) -> None:
@@ -82,5 +82,5 @@ class _Idle(Fill):
         pass
 
 
-IDLE = _Idle(Stamp("", 0))
+IDLE = IdleFill(Stamp("", 0))
 """The fill of every request that passes by."""

@@ -5,8 +5,8 @@ They begin with `*`, which no tag of a user's can hold.
 
 from __future__ import annotations
 
-MAX_TAGS = 128
-"""Tags that an entry may carry, implicit ones not counted; with more it is not stored."""
+MAX_TAGS = 132
+"""Tags that an entry may carry: 128, and the implicit ones of its own. With more it is not stored."""
 
 
 def key_tag(key: str) -> str:

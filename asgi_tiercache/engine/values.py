@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +137,7 @@ class Values:
         await self._engine.fills.lead(call.key, work).outcome()
         if not made.done:
             raise asyncio.CancelledError(f"{call.name} was cancelled")
-        self._inherit(self._tags(call, made.fill), made.fill.stamp, fresh=False)
+        self._engine.inherit(self._tags(call, made.fill), made.fill.stamp, fresh=False)
         self._report(call, "miss", "", started)
         return made.value
 
@@ -148,7 +148,7 @@ class Values:
             value = await load()
         finally:
             self._engine.running.reset(token)
-        self._inherit(self._tags(call, fill), fill.stamp, fresh=False)
+        self._engine.inherit(self._tags(call, fill), fill.stamp, fresh=False)
         self._report(call, "miss", "not-shared", started)
         return value
 
@@ -166,19 +166,14 @@ class Values:
         )
 
     def _storable(self, entry: Entry, fill: Fill) -> bool:
-        return not fill.refused and entry.lifetime > 0 and len(entry.tags) <= MAX_TAGS + 1
+        return not fill.refused and entry.lifetime > 0 and len(entry.tags) <= MAX_TAGS
 
     @staticmethod
     def _tags(call: Call, fill: Fill) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*call.tags, *fill.tags, key_tag(call.key))))
 
-    def _inherit(self, tags: Sequence[str], stamp: Stamp, *, fresh: bool) -> None:
-        outer = self._engine.outer
-        if outer is not None:
-            outer.inherit(tags, stamp, fresh=fresh)
-
     def _answer(self, call: Call, entry: Entry, tier: str, started: float, *, fresh: bool) -> None:
-        self._inherit(entry.tags, entry.stamp, fresh=fresh)
+        self._engine.inherit(entry.tags, entry.stamp, fresh=fresh)
         self._report(call, "hit", tier, started)
 
     def _report(self, call: Call, outcome: str, detail: str, started: float) -> None:

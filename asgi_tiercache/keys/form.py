@@ -74,6 +74,8 @@ class RequestForm:
             b"request",
             *self._target(seen),
             query,
+            # CORS middleware answers requests without an origin in another way, and does not say so in `Vary`.
+            b"cross-origin" if any(name == b"origin" for name, _ in seen.headers) else b"",
             *self._lines(seen.headers),
             *self._cookies(seen.headers),
             seen.body_digest if self._policy.body else b"",

@@ -55,6 +55,7 @@ class RequestKeys:
         self._credentials = OpenCredentials(policy)
         self._withholding = Withholding(policy)
         self._keyed = keyed_headers(policy)
+        self._keys_origin = "origin" in self._keyed
         self._user = policy.user
         self._key = policy.key
         self._refusals = _refusals(policy, self._credentials)
@@ -79,6 +80,8 @@ class RequestKeys:
             if name in watched:
                 if host is None and name == b"host":
                     host = value
+                elif name == b"origin" and not self._keys_origin:
+                    found.append((name, b""))
                 else:
                     found.append((name, value))
         if found and (refused := self._refused(found)):
@@ -154,7 +157,7 @@ def _refusals(policy: Policy, credentials: OpenCredentials) -> dict[bytes, Pass]
 
 
 def _watched(policy: Policy) -> frozenset[bytes]:
-    names = {name.encode() for name in keyed_headers(policy)}
+    names = {b"origin", *(name.encode() for name in keyed_headers(policy))}
     return frozenset(names | {b"cookie"} if policy.cookies else names)
 
 

@@ -45,6 +45,8 @@ class Withholding:
         reduced = dict(scope)
         reduced["query_string"] = query
         reduced["headers"] = self._headers(scope)
+        if self._strict:
+            reduced["client"] = None
         for name in self._ignored:
             if name in _NOBODY and name in scope:
                 reduced[name] = _NOBODY[name]()

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.http import cache_status
-from asgi_tiercache.middleware.route import Route
+from asgi_tiercache.http.conditional import NOT_MODIFIED, is_conditional, not_modified, not_modified_headers
+from asgi_tiercache.middleware.gate import Prepared
 from asgi_tiercache.types import Entry, Header
-
-Answered = tuple[Entry, list[Header]]
-
-prepared: ContextVar[Answered | None] = ContextVar("asgi_tiercache.prepared", default=None)
-"""The stored response that takes the place of the handler, while a route's dependencies run on a hit."""
 
 
 def render(entry: Entry, age: int, tier: str) -> list[Header]:
@@ -32,36 +28,70 @@ def render(entry: Entry, age: int, tier: str) -> list[Header]:
     return entry.rendered.copy()
 
 
-async def answer(
-    app: ASGIApp, route: Route, entry: Entry, tier: str, now: float, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Answer with `entry`, found in `tier`, running the route's dependencies first where its policy says so.
-
-    `now` is the monotonic clock.
-    """
-    headers = render(entry, max(0, int(now - entry.born)), tier)
-    if not route.runs_dependencies:
-        return await send_stored(entry, headers, scope, send)
-    token = prepared.set((entry, headers))
-    try:
-        await app(scope, receive, send)
-    finally:
-        prepared.reset(token)
-
-
 async def send_stored(entry: Entry, headers: list[Header], scope: Scope, send: Send) -> None:
-    """Two messages; no byte of the body is copied. HEAD is answered without it (RFC 9110, section 9.3.2)."""
+    """Two messages; no byte of the body is copied. HEAD is answered without it (RFC 9110, section 9.3.2).
+
+    A condition that the stored response meets is answered with 304 (section 13).
+    """
+    if entry.validated and not_modified(scope["headers"], entry.status, entry.headers):
+        await send({"type": "http.response.start", "status": NOT_MODIFIED, "headers": not_modified_headers(headers)})
+        await send({"type": "http.response.body", "body": b""})
+        return
     await send({"type": "http.response.start", "status": entry.status, "headers": headers})
-    body = entry.body if scope["method"] != "HEAD" else b""
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": entry.body if scope["method"] != "HEAD" else b""})
 
 
-def stored_response() -> Response | None:
-    """The response that takes the handler's place in this context, if there is one."""
-    answered = prepared.get()
-    if answered is None:
-        return None
-    entry, headers = answered
-    response = Response(entry.body, status_code=entry.status)
-    response.raw_headers = headers
-    return response
+class ConditionalSend:
+    """A `send` that answers a condition which the handler was not told of: 304 where its 200 meets it."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
+        self._send = send
+        self._met = False
+
+    @classmethod
+    def around(cls, scope: Scope, send: Send) -> Send:
+        """`send`, or one that answers the conditions in the request of `scope`."""
+        return cls(scope, send) if is_conditional(scope["headers"]) else send
+
+    async def __call__(self, message: Message) -> None:
+        """Send `message`, or what takes its place."""
+        if message["type"] == "http.response.start":
+            headers = message["headers"]
+            self._met = not_modified(self._scope["headers"], message["status"], headers)
+            if self._met:
+                message = {**message, "status": NOT_MODIFIED, "headers": not_modified_headers(headers)}
+        elif self._met and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await self._send(message)
+
+
+class ThroughDependencies:
+    """Answers with a stored response once the route's dependencies have let the request pass.
+
+    What they refuse, they refuse: their answer goes out. If they reach the endpoint, the stored response goes out in
+    place of what the app makes of the empty one; of that only the fields count that the stored one has not, such as
+    a cookie that a dependency sets.
+    """
+
+    def __init__(self, entry: Entry, headers: list[Header], scope: Scope, send: Send) -> None:
+        self._prepared = Prepared(entry)
+        self._headers = headers
+        self._scope = scope
+        self._send = send
+
+    async def run(self, app: ASGIApp, receive: Receive, running: ContextVar[Fill | None]) -> None:
+        """Run the app on the request as it came."""
+        token = running.set(self._prepared)
+        try:
+            await app(self._scope, receive, self._replace)
+        finally:
+            running.reset(token)
+
+    async def _replace(self, message: Message) -> None:
+        if not self._prepared.skipped:
+            await self._send(message)
+        elif message["type"] == "http.response.start":
+            names = {name for name, _ in self._headers} | {b"content-length", b"content-encoding"}
+            added = [line for line in message.get("headers", ()) if line[0].lower() not in names]
+            await send_stored(self._prepared.entry, [*self._headers, *added], self._scope, self._send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.http import cache_status
 from asgi_tiercache.keys.request import Pass, RequestKey
 from asgi_tiercache.middleware import gate
-from asgi_tiercache.middleware.answer import render
+from asgi_tiercache.middleware.answer import render, send_stored
 from asgi_tiercache.middleware.body import read_body, replay
 from asgi_tiercache.middleware.request import Request, demands_of, recall
 from asgi_tiercache.middleware.responder import Responder, pass_by
@@ -108,9 +109,9 @@ class TierCacheMiddleware:
             return
         choice = self._choose(scope)
         route = self._routes.get(choice.target) or self._route(choice.target)
-        if route is None:
+        if route is None or (scope["method"] == "HEAD" and not self._table.takes(choice.target, "HEAD")):
             await self._stand_aside(scope, receive, send)
-        elif route.idle:
+        elif route.idle and not _speaks_of_caching(scope):
             await self._glance(route, scope, receive, send)
         elif route.policy.body:
             await self._serve_by_body(route, choice, scope, receive, send)
@@ -127,10 +128,13 @@ class TierCacheMiddleware:
             if entry is None:
                 await self._respond(route, choice, key, scope, receive, send)
                 return
-            # Two messages, as `send_stored` sends them; a call of its own would be felt here.
             headers = render(entry, int(now - entry.born), "L1")
-            await send({"type": "http.response.start", "status": entry.status, "headers": headers})
-            await send({"type": "http.response.body", "body": entry.body if scope["method"] != "HEAD" else b""})
+            engine.inherit(entry.tags, entry.stamp, fresh=True)
+            if entry.validated or scope["method"] == "HEAD":
+                await send_stored(entry, headers, scope, send)
+            else:  # the same, without a call that would be felt here
+                await send({"type": "http.response.start", "status": entry.status, "headers": headers})
+                await send({"type": "http.response.body", "body": entry.body})
             engine.signals.emit(route.hit(now))
 
     async def _respond(
@@ -143,6 +147,9 @@ class TierCacheMiddleware:
         send: Send,
         body: bytes = b"",
     ) -> None:
+        if not _on_asyncio():
+            await self._pass_by(route, "event-loop", scope, replay(body, receive) if body else receive, send)
+            return
         request = Request(scope, key, choice.path_params, demands_of(route, scope))
         await Responder(self._engine, self.app, route, request, receive, send, body=body).respond()
 
@@ -163,20 +170,22 @@ class TierCacheMiddleware:
     async def _glance(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass by on a route whose responses never say that they may be stored; the first that does ends that."""
 
+        fill = self._engine.begin("")
+
         async def look(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = message.get("headers", ())
-                for name, _ in headers:
-                    if name in _FRESHNESS_FIELDS:
-                        route.stored()
+                headers = list(message.get("headers", ()))
+                if fill.ttl or not _FRESHNESS_FIELDS.isdisjoint([name for name, _ in headers]):
+                    route.stored()
                 message = {**message, "headers": [*headers, _NOTHING_TO_STORE]}
             await send(message)
 
-        token = self._engine.running.set(IDLE)
+        token = self._engine.running.set(fill)
         try:
             await self.app(scope, receive, look)
         finally:
             self._engine.running.reset(token)
+            self._engine.inherit(tuple(fill.tags), fill.stamp, fresh=False)
         self._engine.signals.emit(Answered(route.name, "miss", "no-freshness", 0.0))
 
     async def _serve_by_body(self, route: Route, choice: Choice, scope: Scope, receive: Receive, send: Send) -> None:
@@ -188,7 +197,7 @@ class TierCacheMiddleware:
         if isinstance(key, Pass):
             await self._pass_by(route, key.reason, scope, replay(body, receive), send)
         else:
-            await self._respond(route, choice, key, scope, replay(body, receive), send, body)
+            await self._respond(route, choice, key, scope, receive, send, body)
 
     # ---- routes ----
 
@@ -217,26 +226,47 @@ class TierCacheMiddleware:
         route = Route(self._engine, target, namespace=self._cache.namespace)
         if route.runs_dependencies:
             for dependant in self._table.dependants(target):
-                gate.install(dependant)
+                gate.install(dependant, self._engine.running)
         self._routes[target] = route
         return route
 
     # ---- lifespan ----
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan" or self._cache.disabled:
+        if scope["type"] != "lifespan" or self._cache.disabled or not _on_asyncio():
             await self.app(scope, receive, send)
             return
+        started = False
 
         async def with_cache(message: Message) -> None:
+            nonlocal started
             if message["type"] == "lifespan.startup.complete":
                 try:
                     self._read_routes(scope)
+                    started = True
                     await self._cache.start()
                 except ConfigError as error:
                     message = {"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"}
-            elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            elif started:
+                started = False
                 await self._cache.aclose()
             await send(message)
 
-        await self.app(scope, receive, with_cache)
+        try:
+            await self.app(scope, receive, with_cache)
+        finally:
+            if started:
+                await self._cache.aclose()
+
+
+def _on_asyncio() -> bool:
+    """Whether an asyncio loop runs here; under Trio requests pass by."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _speaks_of_caching(scope: Scope) -> bool:
+    return any(name == b"cache-control" for name, _ in scope["headers"])

@@ -5,6 +5,22 @@ from __future__ import annotations
 from starlette.types import Message, Receive
 
 
+async def peek(receive: Receive) -> tuple[bool, Receive]:
+    """Whether a body follows, which no header need have announced (HTTP/2), and a `receive` that gives it all again."""
+    first = await receive()
+    given = False
+
+    async def receive_again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return first
+
+    follows = first["type"] == "http.request" and bool(first.get("body") or first.get("more_body", False))
+    return follows, receive_again
+
+
 async def read_body(receive: Receive, limit: int) -> tuple[bytes, bool]:
     """The body, and whether that is all of it; reading stops once it exceeds `limit` bytes, or on a disconnect."""
     chunks: list[bytes] = []

@@ -1,8 +1,8 @@
 """The fill of a response: the app runs in a task of its own, its messages flow to the request that set it off.
 
-The request that leads relays each message to its client before the app goes on, so nothing is held back and a slow
-client slows the app down as it would without a cache. If the leader goes away the app runs on for those who follow,
-as long as the response may be stored.
+Nothing is held back: the request that leads relays each message at once. As long as the response may be stored, the app
+need not wait for that, since others may be waiting for the response, and the tee bounds what piles up. Once it is the
+leader's alone, a slow client slows the app down as it would without a cache, and one that is gone ends it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from asgi_tiercache.middleware.tee import Tee
 from asgi_tiercache.stampede import Flight
 from asgi_tiercache.types import Entry
 
-_Parcel = tuple[Message, "asyncio.Future[None]"]
+_Parcel = tuple[Message, "asyncio.Future[None] | None"]
+"""A message, and where its sender waits to hear that it was sent."""
 
 
 class ResponseFill:
@@ -81,10 +82,12 @@ class ResponseFill:
         await self._deliver(message)
 
     async def _deliver(self, message: Message) -> None:
-        if self._left:
-            if self._tee.refusal is not None:
-                raise OSError("the client is gone, and the response may not be stored")
+        if self._tee.refusal is None:
+            if not self._left:
+                self._parcels.put_nowait((message, None))
             return
+        if self._left:
+            raise OSError("the client is gone, and the response may not be stored")
         sent = asyncio.get_running_loop().create_future()
         self._parcels.put_nowait((message, sent))
         await sent
@@ -99,12 +102,12 @@ class ResponseFill:
                 try:
                     await send(message)
                 except Exception as error:
-                    if self._tee.refusal is None:
+                    if sent is None:
                         raise
                     if not sent.done():
                         sent.set_exception(error)  # the response is the leader's alone: so is the app's reaction
                 else:
-                    if not sent.done():
+                    if sent is not None and not sent.done():
                         sent.set_result(None)
             await asyncio.shield(self.flight.task)
         finally:
@@ -114,7 +117,7 @@ class ResponseFill:
         self._left = True
         while not self._parcels.empty():
             parcel = self._parcels.get_nowait()
-            if parcel is not None and not parcel[1].done():
-                parcel[1].set_result(None)
+            if parcel is not None and parcel[1] is not None and not parcel[1].done():
+                parcel[1].set_exception(OSError("the client is gone"))
         if self._tee.refusal is not None and not self.flight.task.done():
             self.flight.task.cancel()

@@ -10,8 +10,9 @@ from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.fill import IDLE
 from asgi_tiercache.http import cache_status
 from asgi_tiercache.invalidation.service import Trust
-from asgi_tiercache.middleware.answer import answer
-from asgi_tiercache.middleware.body import replay
+from asgi_tiercache.keys.withhold import PARTIAL_AND_CONDITIONAL
+from asgi_tiercache.middleware.answer import ConditionalSend, ThroughDependencies, render, send_stored
+from asgi_tiercache.middleware.body import peek, replay
 from asgi_tiercache.middleware.fill import ResponseFill
 from asgi_tiercache.middleware.request import Request, recall
 from asgi_tiercache.middleware.route import Route
@@ -23,6 +24,8 @@ from asgi_tiercache.types import Entry
 
 FOLLOW_SECONDS = 30.0
 """How long a request waits for another's response before it asks the handler itself."""
+_OURS = frozenset({"headers", "query_string", "session", "user", "auth", "client"})
+"""What a handler's scope has of ours: middleware above finds there what it put there."""
 
 
 class Responder:
@@ -30,10 +33,11 @@ class Responder:
 
     1. While Redis cannot confirm what is valid, and the policy does not serve on trust: pass by.
     2. A stored response that this request may be given: send it.
-    3. `only-if-cached`: 504. HEAD: the handler answers. A key that lately could not be shared: the handler answers,
-       and the tee watches.
-    4. Somebody else is filling: wait, and judge what comes.
-    5. Otherwise: fill, and relay.
+    3. `only-if-cached`: 504. HEAD, or a body that nobody announced: the handler answers.
+    4. A key that lately could not be shared, or one whose fill this request is part of: the handler answers, and the
+       tee watches.
+    5. Somebody else is filling: wait, and judge what comes.
+    6. Otherwise: fill, and relay.
     """
 
     def __init__(
@@ -64,14 +68,17 @@ class Responder:
             return await self._gateway_timeout()
         if self._request.scope["method"] == "HEAD":
             return await self.pass_by("head", forward="method")
-        if self._engine.unshareable.holds(self._fill_key, self._started):
-            return await self._watch()
+        if not self._route.policy.body:
+            has_body, self._receive = await peek(self._receive)
+            if has_body:
+                return await self.pass_by("body")
         await self._follow_or_fill()
 
     async def pass_by(self, reason: str, *, forward: str = "bypass") -> None:
         """Let the handler answer the request as it came; `Cache-Status` says why."""
         self._route.passed_by(reason)
-        await pass_by(self._engine, self._app, self._request.scope, self._receive, self._send, reason, forward)
+        receive = replay(self._body, self._receive) if self._route.policy.body else self._receive
+        await pass_by(self._engine, self._app, self._request.scope, receive, self._send, reason, forward)
         self._report("pass", reason)
 
     # ---- looking up ----
@@ -91,19 +98,20 @@ class Responder:
         self._fill_key = chosen.text
         return chosen
 
-    async def _answer(self, entry: Entry, tier: str) -> None:
+    # ---- answering ----
+
+    async def _answer(self, entry: Entry, tier: str, *, fresh: bool = True) -> None:
         self._route.counted()
         self._route.stored()
-        await answer(
-            self._app,
-            self._route,
-            entry,
-            tier if self._trust is Trust.VERIFIED else f"{tier}-unverified",
-            self._engine.clock.monotonic(),
-            self._request.scope,
-            self._receive,
-            self._send,
-        )
+        self._engine.inherit(entry.tags, entry.stamp, fresh=fresh)
+        told = tier if self._trust is Trust.VERIFIED else f"{tier}-unverified"
+        headers = render(entry, max(0, int(self._engine.clock.monotonic() - entry.born)), told)
+        scope = self._request.scope
+        if self._route.runs_dependencies:
+            through = ThroughDependencies(entry, headers, scope, self._send)
+            await through.run(self._app, self._receive, self._engine.running)
+        else:
+            await send_stored(entry, headers, scope, self._send)
         self._report("hit", tier)
 
     async def _gateway_timeout(self) -> None:
@@ -118,7 +126,13 @@ class Responder:
 
     async def _follow_or_fill(self) -> None:
         for _ in range(2):
-            entry = recall(self._engine, self._route, self._request.key, self._request.scope, self._started)
+            outer = self._engine.outer
+            if outer is not None and outer.is_filling(self._fill_key):
+                break
+            if self._engine.unshareable.holds(self._fill_key, self._started):
+                break
+            request = self._request
+            entry = recall(self._engine, self._route, request.key, request.scope, self._started)
             if entry is not None:
                 return await self._answer(entry, "L1")  # a fill has landed since this request looked
             flight = self._engine.fills.under_way(self._fill_key)
@@ -126,8 +140,8 @@ class Responder:
                 return await self._lead()
             entry = await self._follow(flight)
             if entry is not None:
-                return await self._answer(entry, "flight")
-            if not flight.landed or self._engine.unshareable.holds(self._fill_key, self._started):
+                return await self._answer(entry, "flight", fresh=flight.number <= self._arrived)
+            if not flight.landed:
                 break
         await self._watch()
 
@@ -137,7 +151,13 @@ class Responder:
             async with asyncio.timeout(FOLLOW_SECONDS):
                 entry = await flight.outcome()
         except TimeoutError:
+            if flight.landed and not self._route.runs_dependencies:
+                raise  # the handler's own
             return None
+        except Exception:
+            if self._route.runs_dependencies:
+                return None  # what a dependency makes of the leader's request says nothing of this one
+            raise
         if entry is None or not self._answers(entry) or not self._request.demands.met_by(entry, self._started):
             return None
         young = flight.number > self._arrived
@@ -155,24 +175,40 @@ class Responder:
         scope = self._handler_scope()
         fill = ResponseFill(self._engine, self._app, scope, self._receive, tee, body=self._body)
         fill.flight = self._engine.fills.lead(self._fill_key, fill.run)
+        send = ConditionalSend.around(self._request.scope, self._send)
+
+        async def relay(message: Message) -> None:
+            self._show(scope)
+            await send(message)
+
         try:
-            await fill.relay(self._send)
+            await fill.relay(relay)
         finally:
+            self._show(scope)
             self._learn(tee)
 
     async def _watch(self) -> None:
-        """Run the handler in the request's own task: nobody is to wait for it. What may be stored is stored."""
+        """Run the handler in the request's own task: nobody is to wait for it. What may be stored is stored.
+
+        Conditions reach the handler: where nothing is stored, only it can answer them.
+        """
         tee = self._tee()
+        scope = self._handler_scope()
+        asked = [line for line in self._request.scope["headers"] if line[0] in PARTIAL_AND_CONDITIONAL]
+        scope["headers"] = [*(line for line in scope["headers"] if line not in asked), *asked]
 
         async def send(message: Message) -> None:
-            await self._send(await tee.see(message))
+            message = await tee.see(message)
+            self._show(scope)
+            await self._send(message)
 
         token = self._engine.running.set(tee.fill)
         try:
-            await self._app(self._handler_scope(), self._handler_receive(), send)
+            await self._app(scope, replay(self._body, self._receive) if self._body else self._receive, send)
         finally:
             self._engine.running.reset(token)
             tee.abandon()
+            self._show(scope)
             self._learn(tee)
 
     def _tee(self) -> Tee:
@@ -183,10 +219,15 @@ class Responder:
             return dict(self._request.scope)
         return self._route.keys.withhold(self._request.scope, self._request.key)
 
-    def _handler_receive(self) -> Receive:
-        return replay(self._body, self._receive) if self._route.policy.body else self._receive
+    def _show(self, scope: Scope) -> None:
+        """Let middleware above find what the router and the handler have put into their scope: `route`, `state`..."""
+        theirs = self._request.scope
+        for name, value in scope.items():
+            if name not in _OURS and theirs.get(name) is not value:
+                theirs[name] = value
 
     def _learn(self, tee: Tee) -> None:
+        self._engine.inherit(tee.tags(), tee.fill.stamp, fresh=False)
         self._route.counted()
         if tee.entry is not None:
             self._route.stored()

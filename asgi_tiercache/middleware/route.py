@@ -34,6 +34,7 @@ class Route:
         self.name = target.template or "(unrouted)"
         self.explicit = policy.mode == "explicit"
         self.honours_requests = not self.explicit and policy.request_directives
+        self._only_responses_decide = not self.explicit and policy.ttl is None and not policy.status_ttl
         self.runs_dependencies = policy.dependencies == "always"
         keyed = policy
         if self.runs_dependencies:
@@ -86,7 +87,7 @@ class Route:
     def unstored(self) -> None:
         """A response of the route could not be stored."""
         self._unstored += 1
-        self.idle = self._unstored >= IDLE_AFTER and not self.explicit
+        self.idle = self._unstored >= IDLE_AFTER and self._only_responses_decide
 
     def hit(self, started: float) -> Answered:
         """What to report of an answer from L1 to a request that arrived at `started`; every 16th is timed."""

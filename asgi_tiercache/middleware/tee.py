@@ -35,6 +35,8 @@ class Tee:
         self._chunks: list[bytes] = []
         self._size = 0
         self._declared: int | None = None
+        self._own_tags: tuple[str, ...] | None = None
+        self._had_session = bool(request.scope.get("session"))
         self.fill = fill
         self.refusal: str | None = None
         self.entry: Entry | None = None
@@ -54,9 +56,12 @@ class Tee:
         return message
 
     def refuse(self, reason: str) -> None:
-        """The response will not be stored, and its like need not be waited for."""
+        """The response will not be stored, and its like need not be waited for.
+
+        Unless it is an error that may pass, or what dependencies say of one request and perhaps not of the next.
+        """
         self.abandon(reason)
-        if self._status < 500:
+        if self._status < 500 and not self._route.runs_dependencies:
             self._engine.unshareable.remember(self.fill.key, self._engine.clock.monotonic())
 
     def abandon(self, reason: str = "incomplete") -> None:
@@ -65,32 +70,52 @@ class Tee:
             self.refusal = reason
             self._chunks.clear()
 
+    def tags(self) -> tuple[str, ...]:
+        """The tags of the response as far as they are known: its own, the handler's, those of what the handler read."""
+        if self._own_tags is None:
+            self._own_tags = self._route.tags(self._request.path_params, self._request.key)
+        return tuple(dict.fromkeys((*self._own_tags, *self.fill.tags)))
+
     # ---- the start ----
 
     def _start(self, message: Message) -> Message:
         self._status = message["status"]
         self._headers = tuple((bytes(name), bytes(value)) for name, value in message.get("headers", ()))
         verdict = self._judge()
-        if isinstance(verdict, Refuse):
-            self.refuse(verdict.reason)
+        if isinstance(verdict, str):
+            self.refuse(verdict)
         elif message.get("trailers", False):
             self.refuse("trailers")
         else:
             self._check_length()
         return {**message, "headers": self._told()}
 
-    def _judge(self) -> Store | Refuse:
-        if self.fill.refused:
-            return Refuse("no-store")
-        return judge_response(
+    def _judge(self) -> Store | str:
+        """How the response may be stored, or why not."""
+        request = self._request
+        if self.fill.refused or self._session_changed():
+            return "no-store" if self.fill.refused else "session"
+        verdict = judge_response(
             self._route.policy,
             self._status,
             self._headers,
-            credentialed=self._request.demands.credentialed,
-            request_no_store=self._request.demands.directives.no_store,
+            credentialed=request.demands.credentialed,
+            request_no_store=request.demands.directives.no_store,
             set_ttl=self.fill.ttl,
             now=self._engine.clock.time(),
         )
+        if isinstance(verdict, Refuse):
+            return verdict.reason
+        if len(self.tags()) > MAX_TAGS:
+            return "too-many-tags"
+        if verdict.vary and not self._route.variants.has_room(request.key, request.scope, verdict.vary):
+            return "too-many-variants"
+        return verdict
+
+    def _session_changed(self) -> bool:
+        """Whether the handler began or changed a session that middleware above will put into a cookie."""
+        session = self._request.scope.get("session")
+        return bool(getattr(session, "modified", False) or (session and not self._had_session))
 
     def _check_length(self) -> None:
         declared = values(self._headers, b"content-length")
@@ -105,12 +130,12 @@ class Tee:
             self.refuse("event-stream")
 
     def _told(self) -> list[tuple[bytes, bytes]]:
-        """The field lines that the client receives."""
+        """The field lines that the client receives. Nobody promises to store what may still grow too large."""
         told = list(self._headers)
-        if self._route.explicit and self.refusal is None:
+        if self.refusal is None:
             told = list(with_downstream(self._headers, self._route.policy.downstream))
-        status = cache_status.forward("uri-miss", stored=self.refusal is None, detail=self.refusal or "")
-        told.append((CACHE_STATUS, status))
+        stored = self.refusal is None and self._declared is not None
+        told.append((CACHE_STATUS, cache_status.forward("uri-miss", stored=stored, detail=self.refusal or "")))
         return told
 
     # ---- the body ----
@@ -135,30 +160,21 @@ class Tee:
         if self._declared is not None and self._declared != self._size:
             return self.refuse("incomplete")
         verdict = self._judge()  # again: the handler may have spoken since the response began
-        if isinstance(verdict, Refuse):
-            return self.refuse(verdict.reason)
-        tags = tuple(dict.fromkeys((*self._own_tags(), *self.fill.tags)))
-        if len(tags) > MAX_TAGS:
-            return self.refuse("too-many-tags")
-        entry = self._made(verdict, tags)
-        if not self._route.variants.keep(entry, self._request.key, self._request.scope, verdict.vary):
-            return self.refuse("too-many-variants")
+        if isinstance(verdict, str):
+            return self.refuse(verdict)
+        entry = self._made(verdict)
+        self._route.variants.keep(entry, self._request.key, self._request.scope, verdict.vary)
         self._engine.unshareable.forget(self.fill.key)
         self.entry = entry
 
-    def _own_tags(self) -> tuple[str, ...]:
-        return self._route.tags(self._request.path_params, self._request.key)
-
-    def _made(self, verdict: Store, tags: tuple[str, ...]) -> Entry:
-        kept = storable_headers(self._headers)
-        if self._route.explicit:
-            kept = with_downstream(kept, self._route.policy.downstream)
+    def _made(self, verdict: Store) -> Entry:
+        kept = with_downstream(storable_headers(self._headers), self._route.policy.downstream)
         return Entry(
             stamp=self.fill.stamp,
             created=self._engine.clock.time() - verdict.age,
             lifetime=verdict.lifetime,
             canonical=self._request.key.canonical,
-            tags=tags,
+            tags=self.tags(),
             status=self._status,
             headers=kept,
             body=b"".join(self._chunks) if len(self._chunks) != 1 else self._chunks[0],

@@ -64,23 +64,30 @@ class Variants:
         name = digest(values)
         return VariantKey(f"{key.text}:{name}", frame(key.canonical, values), name)
 
-    def keep(self, entry: Entry, key: RequestKey, scope: Scope, vary: Sequence[str]) -> bool:
-        """Store `entry`; False if its key has too many variants already."""
-        # What the handler did not receive cannot have made a difference; what is keyed makes one already.
-        entry.vary = tuple(name for name in vary if self._varies(name))
+    def has_room(self, key: RequestKey, scope: Scope, vary: Sequence[str]) -> bool:
+        """Whether one more response may be stored below `key`, or takes the place of one that is."""
+        fields = self._telling(vary)
+        known = self._known(key, fields)
+        return len(known) < MAX_VARIANTS or self.choose(key, fields, scope).name in known
+
+    def keep(self, entry: Entry, key: RequestKey, scope: Scope, vary: Sequence[str]) -> None:
+        """Store `entry`."""
+        entry.vary = self._telling(vary)
         if not entry.vary:
             self._engine.keep(self._place, key.text, entry)
-            return True
+            return
         chosen = self.choose(key, entry.vary, scope)
-        names = self._known(key, entry.vary)
-        if chosen.name not in names:
-            if len(names) >= MAX_VARIANTS:
-                return False
-            names = (*names, chosen.name)
+        names = dict.fromkeys((*self._known(key, entry.vary), chosen.name))
         entry.canonical = chosen.canonical
         self._engine.keep(self._place, chosen.text, entry)
-        self._engine.keep(self._place, key.text, self._marker(entry, key, names))
-        return True
+        self._engine.keep(self._place, key.text, self._marker(entry, key, tuple(names)))
+
+    def _telling(self, vary: Sequence[str]) -> tuple[str, ...]:
+        """The fields of `vary` that tell variants apart.
+
+        What the handler did not receive cannot have made a difference; what is keyed makes one already.
+        """
+        return tuple(name for name in vary if self._varies(name))
 
     def _known(self, key: RequestKey, vary: tuple[str, ...]) -> tuple[str, ...]:
         """The variants that are known to be stored below `key`."""
@@ -97,6 +104,7 @@ class Variants:
             created=entry.created,
             lifetime=entry.lifetime,
             canonical=key.canonical,
+            tags=entry.tags,  # invalidated along with what it points to, which leaves room for others
             status=MARKER,
             headers=tuple((b"variant", name.encode("ascii")) for name in names),
             vary=entry.vary,

@@ -94,6 +94,8 @@ def _check_query(leaf: Leaf, policy: Policy) -> None:
 
 def _check_always(leaf: Leaf, policy: Policy) -> None:
     """The handler runs on the real request, too, so what it takes has to be keyed; to ignore it is not enough."""
+    if fastapi.yields(leaf.dependant):
+        raise ConfigError("dependencies", f"route {leaf.template}: with 'always' the handler must not be a generator")
     for part in fastapi.own_inputs(leaf.dependant):
         if not _keyed(policy, part):
             _refuse(leaf, part)
@@ -147,8 +149,7 @@ def _keyed(policy: Policy, part: Input) -> bool:
 
 def _told_by_user(policy: Policy, part: Input) -> bool:
     """Whether `user=` stands for the header in the key, and the header still reaches who reads it."""
-    reaches = not policy.strict or policy.dependencies == "always"
-    return part.name in ("authorization", "cookie") or (part.credential and reaches)
+    return part.name in ("authorization", "cookie") or (part.credential and not policy.strict)
 
 
 def _ignored(policy: Policy, part: Input) -> bool:

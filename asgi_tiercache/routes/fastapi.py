@@ -47,6 +47,13 @@ def taken(dependant: Dependant) -> Iterator[Dependant]:
     return (part for part in dependant.dependencies if part.name is not None)
 
 
+def yields(dependant: Dependant) -> bool:
+    """Whether the endpoint is a generator, which FastAPI streams from."""
+    call = _plain(dependant.call)
+    inner = type(call).__call__
+    return any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in (call, inner))
+
+
 def own_inputs(dependant: Dependant) -> Iterator[Input]:
     """What the endpoint itself reads, without its dependencies."""
     return _declared(dependant)
@@ -78,11 +85,15 @@ def _tree(dependant: Dependant) -> Iterator[Dependant]:
 
 def _security_scheme(part: Dependant) -> Any:
     base = getattr(sys.modules.get("fastapi.security.base"), "SecurityBase", None)
-    call = part.call
+    call = _plain(part.call)
+    return call if base is not None and isinstance(call, base) else None
+
+
+def _plain(call: Any) -> Any:
+    """What a partial or a decorated callable calls in the end."""
     while isinstance(call, functools.partial):
         call = call.func
-    call = inspect.unwrap(call) if call is not None else None
-    return call if base is not None and isinstance(call, base) else None
+    return inspect.unwrap(call) if call is not None else None
 
 
 def _credential(scheme: Any) -> Input:

@@ -130,6 +130,10 @@ class RouteTable:
             self._check_leaf(leaf)
         return [warning for rule in self._keys.rules for warning in self._check_key(rule)]
 
+    def takes(self, target: Target, method: str) -> bool:
+        """Whether a request with `method`, GET or HEAD, has a route to go to, as far as the app shows its routes."""
+        return method == "GET" or target.endpoint is not None or self._tree is None
+
     def dependants(self, target: Target) -> list[object]:
         """The FastAPI `Dependant` objects whose `call` runs the endpoint of `target`; none for other routes."""
         return [] if target.dependant is None else [target.dependant]

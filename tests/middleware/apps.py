@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -12,6 +13,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from asgi_tiercache import Policy, TierCache, TierCacheMiddleware
+from tests.middleware.asgi import until
 
 Respond = Callable[[Request], Response | Awaitable[Response]]
 
@@ -41,6 +43,25 @@ class Handler:
             return PlainTextResponse(f"answer {self.calls}")
         response = self._respond(request)
         return response if isinstance(response, Response) else await response
+
+
+class Gated:
+    """A handler that answers when it is let, with what `read` gives it at the start."""
+
+    def __init__(self, read: Callable[[], str] = lambda: "text", *, headers: Mapping[str, str] | None = None) -> None:
+        self.open = asyncio.Event()
+        self.handler = Handler(self._respond)
+        self._read = read
+        self._headers = headers
+
+    async def _respond(self, _: Request) -> PlainTextResponse:
+        text = self._read()
+        await self.open.wait()
+        return PlainTextResponse(text, headers=self._headers)
+
+    async def entered(self, times: int = 1) -> None:
+        """Wait until the handler has begun that many times."""
+        await until(lambda: self.handler.calls >= times)
 
 
 def app_of(

@@ -143,6 +143,28 @@ def test_an_endless_stream_ends_when_its_client_is_cancelled() -> None:
     run(test())
 
 
+def test_a_silent_stream_ends_when_its_client_is_cancelled() -> None:
+    """It sends nothing by which it could learn that nobody listens."""
+    ended: list[BaseException] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(_start(SSE))
+        try:
+            await asyncio.Event().wait()
+        except BaseException as error:
+            ended.append(error)
+            raise
+
+    async def test() -> None:
+        exchange = Exchange(_ours(app))
+        await exchange.until(1)
+        await exchange.cancel()
+        await until(lambda: bool(ended))
+        assert isinstance(ended[0], asyncio.CancelledError)
+
+    run(test())
+
+
 def test_an_endless_stream_that_looked_storable_ends_once_it_is_too_large() -> None:
     endless = Endless([], chunk=b"x" * 10)
 

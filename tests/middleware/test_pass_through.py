@@ -17,9 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from asgi_tiercache import Policy, TierCache, TierCacheMiddleware
-from asgi_tiercache.testing import assert_hit, assert_miss
+from asgi_tiercache.testing import ScriptedTier, TickingClock, assert_hit, assert_miss
 from tests.middleware.apps import Handler, app_of, client_of
-from tests.middleware.asgi import Exchange, ask, http_scope, run
+from tests.middleware.asgi import Exchange, ask, http_scope, run, until
 
 POLICY = Policy(ttl=60)
 PUBLIC = {"cache-control": "public, max-age=60"}
@@ -175,6 +175,22 @@ def test_head_is_answered_from_a_stored_get() -> None:
     response = client.head("/")
     assert_hit(response)
     assert (response.content, response.headers["content-length"], handler.calls) == (b"", "8", 1)
+
+
+@pytest.mark.parametrize(("pause", "tier"), [(0, "L1"), (11, "L2")])
+def test_the_answer_to_head_has_no_body_whatever_the_server_does(pause: int, tier: str) -> None:
+    clock, l2 = TickingClock(), ScriptedTier()
+    app = app_of(Handler(), Policy(ttl=60, l1_ttl=10), cache=TierCache(clock=clock, l2=l2))
+
+    async def test() -> None:
+        await ask(app)
+        await until(lambda: bool(l2.data))
+        clock.tick(pause)
+        reply = await ask(app, method="HEAD")
+        assert f"detail={tier}" in reply.cache_status
+        assert reply.body == b""
+
+    run(test())
 
 
 def test_a_head_that_finds_nothing_reaches_the_handler_and_stores_nothing() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 import pytest
 from starlette.requests import Request
@@ -12,29 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from asgi_tiercache import Policy, TierCache, TierCacheMiddleware
 from asgi_tiercache.testing import ScriptedTier
-from tests.middleware.apps import Handler, app_of
+from tests.middleware.apps import Gated, Handler, app_of
 from tests.middleware.asgi import Exchange, ask, http_scope, run, turns, until
 
 POLICY = Policy(ttl=60)
-
-
-class Gated:
-    """A handler that answers when it is let, with what `read` gives it at the start."""
-
-    def __init__(self, read: Callable[[], str] = lambda: "text", *, headers: Mapping[str, str] | None = None) -> None:
-        self.open = asyncio.Event()
-        self.handler = Handler(self._respond)
-        self._read = read
-        self._headers = headers
-
-    async def _respond(self, _: Request) -> PlainTextResponse:
-        text = self._read()
-        await self.open.wait()
-        return PlainTextResponse(text, headers=self._headers)
-
-    async def entered(self, times: int = 1) -> None:
-        """Wait until the handler has begun that many times."""
-        await until(lambda: self.handler.calls >= times)
 
 
 @pytest.mark.parametrize("l2", [True, False])
@@ -159,6 +140,33 @@ def test_later_requests_do_not_queue_for_what_could_not_be_shared() -> None:
     run(test())
 
 
+@pytest.mark.parametrize(("status", "runs"), [(503, 2), (404, 6)])
+def test_after_an_error_of_the_server_requests_wait_for_one_again(status: int, runs: int) -> None:
+    """It is over sooner than what is by its nature not to be shared."""
+    go_on = asyncio.Event()
+
+    async def respond(_: Request) -> PlainTextResponse:
+        first = handler.calls == 1
+        await go_on.wait()
+        return PlainTextResponse("text", status_code=status if first else 200)
+
+    handler = Handler(respond)
+    app = app_of(handler, POLICY)
+
+    async def test() -> None:
+        go_on.set()
+        await ask(app)
+        go_on.clear()
+        under_way = [Exchange(app) for _ in range(5)]
+        await turns()
+        go_on.set()
+        for each in under_way:
+            assert (await each.reply()).status == 200
+        assert handler.calls == runs
+
+    run(test())
+
+
 def test_a_key_that_could_not_be_shared_is_stored_once_it_can() -> None:
     headers = {"cache-control": "no-store"}
     handler = Handler(lambda _: PlainTextResponse("text", headers=headers))
@@ -209,84 +217,5 @@ def test_after_a_failing_fill_the_next_request_tries_again() -> None:
         with pytest.raises(LookupError):
             await ask(app)
         assert (await ask(app)).body == b"text"
-
-    run(test())
-
-
-Invalidate = Callable[[TierCache], Awaitable[object]]
-WAYS: dict[str, Invalidate] = {
-    "tag": lambda cache: cache.invalidate("all"),
-    "path": lambda cache: cache.invalidate_path("/"),
-    "route": lambda cache: cache.invalidate_route("/"),
-    "clear": lambda cache: cache.clear(),
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("l2", [True, False])
-def test_what_was_being_made_while_it_was_invalidated_is_never_served_afterwards(way: str, l2: bool) -> None:
-    data = ["old"]
-    cache = TierCache(l2=ScriptedTier() if l2 else None)
-    gated = Gated(lambda: data[0])
-    app = app_of(gated.handler, Policy(ttl=60, tags=("all",)), cache=cache)
-
-    async def test() -> None:
-        early = Exchange(app)
-        await gated.entered()
-        waiting = Exchange(app)
-        await turns()
-        data[0] = "new"
-        await WAYS[way](cache)
-        late = Exchange(app)
-        await turns()
-        gated.open.set()
-        assert (await early.reply()).body == b"old"  # it began before
-        assert (await waiting.reply()).body in (b"old", b"new")  # it arrived before
-        assert (await late.reply()).body == b"new"
-        assert (await ask(app)).body == b"new"
-
-    run(test())
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_an_invalidation_makes_the_next_request_a_miss(way: str) -> None:
-    cache, handler = TierCache(l2=ScriptedTier()), Handler()
-    app = app_of(handler, Policy(ttl=60, tags=("all",)), cache=cache)
-
-    async def test() -> None:
-        for number in (b"answer 1", b"answer 2"):
-            assert (await ask(app)).body == number
-            reply = await ask(app)
-            assert (reply.hit, reply.body) == (True, number)
-            await WAYS[way](cache)
-
-    run(test())
-
-
-def test_one_user_is_invalidated_and_no_other() -> None:
-    cache, handler = TierCache(), Handler()
-    app = app_of(handler, Policy(ttl=60, query=(), user=lambda scope: scope["query_string"]), cache=cache)
-
-    async def test() -> None:
-        for user in (b"ann", b"bob"):
-            await ask(app, query=user)
-        await cache.invalidate_user("ann")
-        assert not (await ask(app, query=b"ann")).hit
-        assert (await ask(app, query=b"bob")).hit
-
-    run(test())
-
-
-def test_a_key_given_to_invalidate_key_is_invalidated() -> None:
-    tier = ScriptedTier()
-    cache, handler = TierCache(l2=tier, namespace="shop"), Handler()
-    app = app_of(handler, POLICY, cache=cache)
-
-    async def test() -> None:
-        await ask(app)
-        await until(lambda: bool(tier.data))
-        (key,) = tier.data
-        await cache.invalidate_key(key.removeprefix("shop:"))
-        assert not (await ask(app)).hit
 
     run(test())

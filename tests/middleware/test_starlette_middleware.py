@@ -162,9 +162,9 @@ def test_a_preflight_request_is_answered(place: str) -> None:
 
 
 def test_cors_above_is_added_to_hits() -> None:
-    client = TestClient(app_of(Handler(), POLICY, above=[_cors([SITE])]))
+    client = TestClient(app_of(Handler(), POLICY, above=[_cors([SITE])]), headers={"origin": SITE})
     client.get("/")
-    response = client.get("/", headers={"origin": SITE})
+    response = client.get("/")
     assert_hit(response)
     assert response.headers["access-control-allow-origin"] == SITE
 

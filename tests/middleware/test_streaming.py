@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_tiercache import Policy, TierCache, TierCacheMiddleware
 from tests.middleware.apps import Handler, app_of
-from tests.middleware.asgi import Exchange, ask, http_scope, run, turns
+from tests.middleware.asgi import Exchange, ask, http_scope, run, turns, until
 
 POLICY = Policy(ttl=60)
 SSE = [(b"content-type", b"text/event-stream")]
@@ -193,5 +193,27 @@ def test_a_body_that_outgrows_the_bound_is_passed_on_live() -> None:
         await follower.until(4)  # released when the body outgrew the bound, long before its end
         go_on.set()
         assert len((await leader.reply()).body) == len((await follower.reply()).body) == 30
+
+    run(test())
+
+
+def test_a_body_announced_as_too_large_releases_others_before_it_is_sent() -> None:
+    go_on, calls = asyncio.Event(), list[int]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        calls.append(1)
+        await asyncio.sleep(0)
+        await send(_start([(b"content-length", b"20")]))
+        await go_on.wait()
+        await send(_chunk(b"x" * 20, more=False))
+
+    ours = _ours(app, Policy(ttl=60, max_body=15))
+
+    async def test() -> None:
+        under_way = [Exchange(ours) for _ in range(3)]
+        await until(lambda: len(calls) == 3)
+        go_on.set()
+        for each in under_way:
+            assert "detail=too-large" in (await each.reply()).cache_status
 
     run(test())

@@ -102,7 +102,9 @@ def test_a_policy_per_user_without_a_user(place: str) -> None:
         check(PLAIN, routes, marks=marks, default=SESSION if place == "default" else None)
 
 
-@pytest.mark.parametrize("options", [{"user": user}, {"vary_on": "authorization"}, {"cookies": "session"}])
+@pytest.mark.parametrize(
+    "options", [{"user": user}, {"vary_on": "authorization"}, {"vary_on": "cookie"}, {"cookies": "session"}]
+)
 def test_a_policy_per_user_with_a_keyed_credential(options: dict[str, Any]) -> None:
     assert check(PLAIN, {"/x/{a}": SESSION.but(**options)}) == []
 
@@ -203,6 +205,10 @@ def test_every_header_of_a_model_counts() -> None:
     assert "'x-other'" in refused(header_model, Policy(ttl=1, vary_on=("x-tenant",)))
 
 
+def test_an_api_key_in_the_query_is_not_ignored_by_its_name() -> None:
+    assert "'token'" in refused(key_query, Policy(ttl=1, drop_query=("token",), ignore=("token",)))
+
+
 def test_a_user_stands_for_an_api_key_only_where_the_header_is_not_withheld() -> None:
     assert "'x-key'" in refused(key_header, Policy(ttl=1, user=user))
     assert check_endpoint(key_header, Policy(ttl=1, user=user, strict=False)) == []
@@ -280,6 +286,10 @@ def test_a_tag_field_of_a_mount_or_a_host() -> None:
     app = Starlette(routes=[Host("{sub}.example.org", Starlette(routes=[Mount("/{tenant}", routes=PLAIN.routes)]))])
     policy = Policy(ttl=1, query=("q",), tags=("{sub}:{tenant}:{item}:{q}",))
     assert check(app, marks={plain_endpoint: policy}) == []
+
+
+def test_a_tag_field_in_http_mode_where_the_query_counts_as_sent() -> None:
+    assert check_endpoint(search, Policy.http(tags="t:{page}", query="q")) == []
 
 
 def test_a_tag_field_that_comes_from_a_mount_around_the_app() -> None:

@@ -184,8 +184,13 @@ def test_closing_writes_what_is_queued_and_closes_the_tiers() -> None:
     bench = Bench()
 
     async def body() -> None:
+        bench.l2.hang()
         bench.stack.put("a", bench.entry(), compress=False, ttl=30.0)
-        await bench.stack.aclose()
+        closing = asyncio.create_task(bench.stack.aclose())
+        await ticks(5)
+        assert (bench.l2.closed, bench.l3.closed) == (0, 0), "not before the last write"
+        bench.l2.go_on()
+        await closing
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(body())
