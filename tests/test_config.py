@@ -50,7 +50,7 @@ def test_only_the_session_preset_insists_on_a_user() -> None:
         ("max_bytes", lambda: Region(max_bytes=-1)),
         ("max_bytes", lambda: Region(max_bytes=None)),  # type: ignore[arg-type]
         ("eviction", lambda: Region(eviction="fifo")),  # type: ignore[arg-type]
-        ("ttl", lambda: Policy()),
+        ("ttl", Policy),
         ("ttl", lambda: Policy(ttl=0)),
         ("ttl", lambda: Policy(ttl=-1)),
         ("ttl", lambda: Policy(ttl=math.nan)),
@@ -138,9 +138,9 @@ def test_without_l1_ttl_the_copy_in_memory_lives_as_long_as_the_entry() -> None:
     assert Policy(ttl=5).memory_ttl == math.inf
 
 
-@pytest.mark.parametrize("made", [Policy(ttl=1), Region()])
-def test_policies_and_regions_are_frozen(made: Any) -> None:
+@pytest.mark.parametrize(("made", "name"), [(Policy(ttl=1), "ttl"), (Region(), "name")])
+def test_policies_and_regions_are_frozen(made: Any, name: str) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        made.name = "x"
+        setattr(made, name, "x")
     with pytest.raises(TypeError):
         Policy(status_ttl={404: 1}).status_ttl[404] = 2  # type: ignore[index]

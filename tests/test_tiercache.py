@@ -423,7 +423,7 @@ def test_loads_that_wait_for_each_other_crosswise_end() -> None:
                 async def inner() -> str:
                     return second
 
-                return first + await cache.get_or_set(second, inner, ttl=10)
+                return f"{first}{await cache.get_or_set(second, inner, ttl=10)}"
 
             return str(await cache.get_or_set(first, load, ttl=10))
 

@@ -80,13 +80,14 @@ class ThroughDependencies:
         self._scope = scope
         self._send = send
 
-    async def run(self, app: ASGIApp, receive: Receive, running: ContextVar[Fill | None]) -> None:
-        """Run the app on the request as it came."""
+    async def run(self, app: ASGIApp, receive: Receive, running: ContextVar[Fill | None]) -> bool:
+        """Run the app on the request as it came; returns whether the dependencies let it pass."""
         token = running.set(self._prepared)
         try:
             await app(self._scope, receive, self._replace)
         finally:
             running.reset(token)
+        return self._prepared.skipped
 
     async def _replace(self, message: Message) -> None:
         if not self._prepared.skipped:

@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_tiercache.config import Policy
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.fill import IDLE
-from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.http import cache_status
 from asgi_tiercache.keys.request import Pass, RequestKey
 from asgi_tiercache.middleware import gate
@@ -241,12 +240,10 @@ class TierCacheMiddleware:
         async def with_cache(message: Message) -> None:
             nonlocal started
             if message["type"] == "lifespan.startup.complete":
-                try:
-                    self._read_routes(scope)
-                    started = True
-                    await self._cache.start()
-                except ConfigError as error:
-                    message = {"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"}
+                # A ConfigError is the app's own failure to start: it closes what it has opened, and says so.
+                self._read_routes(scope)
+                started = True
+                await self._cache.start()
             elif started:
                 started = False
                 await self._cache.aclose()

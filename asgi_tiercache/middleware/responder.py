@@ -109,7 +109,8 @@ class Responder:
         scope = self._request.scope
         if self._route.runs_dependencies:
             through = ThroughDependencies(entry, headers, scope, self._send)
-            await through.run(self._app, self._receive, self._engine.running)
+            if not await through.run(self._app, self._receive, self._engine.running):
+                return self._report("pass", "dependencies")
         else:
             await send_stored(entry, headers, scope, self._send)
         self._report("hit", tier)
@@ -171,8 +172,8 @@ class Responder:
         return entry.canonical == self._choose(entry).canonical
 
     async def _lead(self) -> None:
-        tee = self._tee()
         scope = self._handler_scope()
+        tee = self._tee(scope)
         fill = ResponseFill(self._engine, self._app, scope, self._receive, tee, body=self._body)
         fill.flight = self._engine.fills.lead(self._fill_key, fill.run)
         send = ConditionalSend.around(self._request.scope, self._send)
@@ -192,8 +193,8 @@ class Responder:
 
         Conditions reach the handler: where nothing is stored, only it can answer them.
         """
-        tee = self._tee()
         scope = self._handler_scope()
+        tee = self._tee(scope)
         asked = [line for line in self._request.scope["headers"] if line[0] in PARTIAL_AND_CONDITIONAL]
         scope["headers"] = [*(line for line in scope["headers"] if line not in asked), *asked]
 
@@ -211,8 +212,8 @@ class Responder:
             self._show(scope)
             self._learn(tee)
 
-    def _tee(self) -> Tee:
-        return Tee(self._engine, self._route, self._request, self._engine.begin(self._fill_key))
+    def _tee(self, scope: Scope) -> Tee:
+        return Tee(self._engine, self._route, self._request, self._engine.begin(self._fill_key), scope)
 
     def _handler_scope(self) -> Scope:
         if self._route.runs_dependencies:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import anyio.to_thread
-from starlette.types import Message
+from starlette.types import Message, Scope
 
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.fill import Fill
@@ -21,12 +21,12 @@ CACHE_STATUS = b"cache-status"
 
 
 class Tee:
-    """Looks at each message on its way to the client; holds nothing back.
+    """Looks at each message on its way to the client; holds nothing back. `scope` is what the app is given.
 
     `refusal` is set as soon as the response turns out not to be storable; `entry` as soon as it is stored.
     """
 
-    def __init__(self, engine: Engine, route: Route, request: Request, fill: Fill) -> None:
+    def __init__(self, engine: Engine, route: Route, request: Request, fill: Fill, scope: Scope) -> None:
         self._engine = engine
         self._route = route
         self._request = request
@@ -36,6 +36,7 @@ class Tee:
         self._size = 0
         self._declared: int | None = None
         self._own_tags: tuple[str, ...] | None = None
+        self._scope = scope
         self._had_session = bool(request.scope.get("session"))
         self.fill = fill
         self.refusal: str | None = None
@@ -106,11 +107,20 @@ class Tee:
         )
         if isinstance(verdict, Refuse):
             return verdict.reason
+        if not self._ran_the_chosen_route():
+            return "other-route"
         if len(self.tags()) > MAX_TAGS:
             return "too-many-tags"
         if verdict.vary and not self._route.variants.has_room(request.key, request.scope, verdict.vary):
             return "too-many-variants"
         return verdict
+
+    def _ran_the_chosen_route(self) -> bool:
+        """Whether the router came to the route whose policy this is, as far as it tells; a rewriting middleware
+        between may have led it elsewhere.
+        """
+        chosen, ran = self._route.target.endpoint, self._scope.get("endpoint")
+        return chosen is None or ran is None or ran == chosen
 
     def _session_changed(self) -> bool:
         """Whether the handler began or changed a session that middleware above will put into a cookie."""

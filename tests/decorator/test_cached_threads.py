@@ -429,5 +429,3 @@ def test_a_forked_child_can_call_what_its_parent_has_called() -> None:
     except subprocess.TimeoutExpired:
         pytest.fail("the child never returned")
     assert ended.returncode == 2, "the child was stuck"
-
-

@@ -18,7 +18,9 @@ def a_place(cache: TierCache, **options: float) -> Place:
     return Place(cache.engine.memory.bucket(policy.region), policy)
 
 
-def an_entry(cache: TierCache, *, stamp: Stamp | None = None, lifetime: float = 100, tags: tuple[str, ...] = ()) -> Entry:
+def an_entry(
+    cache: TierCache, *, stamp: Stamp | None = None, lifetime: float = 100, tags: tuple[str, ...] = ()
+) -> Entry:
     clock = cache.engine.clock
     return Entry(stamp or cache.stamp(), clock.time(), lifetime, b"canonical", tags, body=b"body")
 

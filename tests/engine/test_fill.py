@@ -71,4 +71,9 @@ def test_of_what_is_said_while_nothing_is_cached_nothing_comes() -> None:
 
 
 def test_implicit_tags_are_out_of_reach_of_a_users_own() -> None:
-    assert {key_tag("k"), path_tag("/p"), route_tag("/r"), user_tag("u")} == {"*key:k", "*path:/p", "*route:/r", "*user:u"}
+    assert {key_tag("k"), path_tag("/p"), route_tag("/r"), user_tag("u")} == {
+        "*key:k",
+        "*path:/p",
+        "*route:/r",
+        "*user:u",
+    }

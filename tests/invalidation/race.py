@@ -122,6 +122,8 @@ class Process:
 
 
 TAGS = ("zero", "one")
+WHO: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (((0,), (0,)), ((0,), (1,)), ((0, 1), (0, 1)))
+"""The workers that read, and those that invalidate."""
 DEPENDS = {"x": (0,), "y": (0, 1)}
 
 
@@ -137,10 +139,11 @@ class World:
         self.unverified = self.random.choice(("serve", "bypass"))
         self.lag = MAX_LAG + (MAX_UNVERIFIED if self.unverified == "serve" else 0)
         """Seconds after which an invalidation that returned on one worker binds the other."""
-        self._slow = self.random.choice(("reply to ask", "reply to append", "L2 reply", "L2 write", "loader", "nothing"))
+        self._slow = self.random.choice(
+            ("reply to ask", "reply to append", "L2 reply", "L2 write", "loader", "nothing")
+        )
         self._keys = self.random.choice(("x", "y", "xy"))
-        # Who reads and who invalidates: the same worker, the other one, or any.
-        self._readers, self._writers = self.random.choice((((0,), (0,)), ((0,), (1,)), ((0, 1), (0, 1))))
+        self._readers, self._writers = self.random.choice(WHO)
         self.trace: list[str] = []
         self.violation: str | None = None
         self._plant = plant

@@ -17,7 +17,6 @@ from asgi_tiercache.stampede import Flight, Flights
 from asgi_tiercache.types import Entry, Stamp
 from tests.invalidation.race import GatedLog, Process, World, explore
 
-
 SCHEDULES = int(os.environ.get("TIERCACHE_SCHEDULES", "400"))
 """How many schedules the code itself has to stand; more in a long run."""
 

@@ -13,7 +13,6 @@ def knowing(position: int = 10, *, remembered: int = 100) -> Knowledge:
     return knowledge
 
 
-
 def test_the_stamp_is_the_epoch_and_the_workers_own_position() -> None:
     assert knowing(10).stamp() == Stamp("e", 10)
 

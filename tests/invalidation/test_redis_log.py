@@ -71,7 +71,7 @@ def test_asking_first_makes_the_control_hash_once(redises: Redises) -> None:
 
     with_log(redises, use)
     with redises.client() as client:
-        assert set(client.hgetall(redises.control)) == {"epoch", "clock", "floor"}  # type: ignore[arg-type]
+        assert set(client.hgetall(redises.control)) == {"epoch", "clock", "floor"}
 
 
 def test_an_invalidation_stands_in_the_log_and_in_the_hash(redises: Redises) -> None:

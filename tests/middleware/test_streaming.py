@@ -85,12 +85,13 @@ def test_messages_arrive_as_they_were_sent() -> None:
     run(test())
 
 
-def test_a_slow_client_slows_the_app_down() -> None:
-    """The app runs on only when the client has taken the message before."""
+def test_a_slow_client_slows_the_app_down_where_the_response_is_its_alone() -> None:
+    """The app runs on only when the client has taken the message before; nothing piles up in memory."""
     taken, progress = asyncio.Event(), list[int]()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        for number, message in enumerate([_start(), _chunk(b"one"), _chunk(b"two", more=False)]):
+        start = {**_start(), "headers": [(b"cache-control", b"no-store")]}
+        for number, message in enumerate([start, _chunk(b"one"), _chunk(b"two", more=False)]):
             await send(message)
             progress.append(number)
 
@@ -104,6 +105,27 @@ def test_a_slow_client_slows_the_app_down() -> None:
         taken.set()
         await task
         assert progress == [0, 1, 2]
+
+    run(test())
+
+
+def test_a_slow_client_does_not_hold_up_a_response_that_others_wait_for() -> None:
+    sent = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in (_start(), _chunk(b"one"), _chunk(b"two", more=False)):
+            await send(message)
+        sent.set()
+
+    async def never(message: Message) -> None:
+        await asyncio.Event().wait()
+
+    async def test() -> None:
+        ours = _ours(app)
+        slow = asyncio.create_task(ours(http_scope(), _silence, never))
+        await sent.wait()
+        assert (await ask(ours)).body == b"onetwo"
+        slow.cancel()
 
     run(test())
 
