@@ -49,10 +49,9 @@ class Region:
     eviction: Eviction = "lru"
 
     def __post_init__(self) -> None:
-        if self.max_entries < 1:
-            raise ConfigError("max_entries", f"must be at least 1, not {self.max_entries!r}")
-        if self.max_bytes < 1:
-            raise ConfigError("max_bytes", f"must be at least 1, not {self.max_bytes!r}")
+        for bound in ("max_entries", "max_bytes"):
+            if not isinstance(getattr(self, bound), int) or getattr(self, bound) < 1:
+                raise ConfigError(bound, f"must be a number from 1 on, not {getattr(self, bound)!r}")
         if self.eviction not in ("lru", "lfu", "ttl"):
             raise ConfigError("eviction", f"must be 'lru', 'lfu' or 'ttl', not {self.eviction!r}")
 
@@ -181,8 +180,12 @@ class Policy:
             put(name, tuple(dict.fromkeys(text.lower() for text in _strings(name, getattr(self, name)))))
         if self.query is not None:
             put("query", _strings("query", self.query))
-        put("statuses", tuple(self.statuses))
+        if not isinstance(self.status_ttl, Mapping):
+            raise ConfigError("status_ttl", f"must map status codes to seconds, not {self.status_ttl!r}")
         put("status_ttl", MappingProxyType(dict(self.status_ttl)))
+        if not isinstance(self.statuses, Collection):
+            raise ConfigError("statuses", f"must hold status codes, not {self.statuses!r}")
+        put("statuses", tuple(self.statuses))
 
     def _check_numbers(self) -> None:
         if self.ttl is None and self.mode == "explicit" and not self.status_ttl:
@@ -212,7 +215,9 @@ class Policy:
         for name in self.drop_query:
             if self.query is not None and name in self.query:
                 raise ConfigError("drop_query", f"{name!r} is in query= as well")
-        if re.search(r"[^\x20-\x7e]", self.downstream):
+        if not isinstance(self.version, str):
+            raise ConfigError("version", f"must be a text, not {self.version!r}")
+        if not isinstance(self.downstream, str) or re.search(r"[^\x20-\x7e]", self.downstream):
             raise ConfigError("downstream", f"must be printable ASCII, not {self.downstream!r}")
 
     def _check_kinds(self) -> None:
@@ -256,6 +261,8 @@ def check_tag(option: str, tag: str) -> str:
 
 
 def _strings(option: str, value: str | Iterable[str]) -> tuple[str, ...]:
+    if not isinstance(value, str | Iterable):
+        raise ConfigError(option, f"must hold texts, not {value!r}")
     texts = (value,) if isinstance(value, str) else tuple(value)
     for text in texts:
         if not isinstance(text, str) or not text:

@@ -21,7 +21,9 @@ class Flight(Generic[T]):
     response is complete before the app call that produced it returns.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, owner: object = None) -> None:
+        self.owner = owner
+        """Whatever the one who leads wants others to know of it."""
         self.number = number
         """Flights are numbered in the order in which they begin (rule I6)."""
         self._outcome: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
@@ -67,11 +69,13 @@ class Flights(Generic[T]):
         flight = self._mine().get(key)
         return None if flight is None or flight.landed else flight
 
-    def lead(self, key: str, work: Callable[[Flight[T]], Coroutine[Any, Any, None]]) -> Flight[T]:
+    def lead(
+        self, key: str, work: Callable[[Flight[T]], Coroutine[Any, Any, None]], *, owner: object = None
+    ) -> Flight[T]:
         """Begin a flight. `work` lands it; a `work` that ends without landing lands it with nothing or its error."""
         mine = self._mine()
         self.begun += 1
-        flight = mine[key] = Flight[T](self.begun)
+        flight = mine[key] = Flight[T](self.begun, owner)
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)

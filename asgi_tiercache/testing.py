@@ -56,6 +56,8 @@ class TickingClock:
 
     async def sleep(self, seconds: float) -> None:
         """Return once `tick` has let `seconds` go by."""
+        if seconds <= 0:
+            return await asyncio.sleep(0)
         sleeper = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._monotonic + seconds, next(self._number), sleeper))
         await sleeper
@@ -93,7 +95,7 @@ class ScriptedTier(Tier):
 
     def hang(self) -> None:
         """Answer nothing from now on until `recover`."""
-        self._hold = asyncio.Event()
+        self._hold = self._hold or asyncio.Event()
 
     def recover(self) -> None:
         """Work again; what hangs is answered."""
@@ -167,6 +169,7 @@ def assert_miss(response: _Response, *, stored: bool | None = None) -> None:
         AssertionError: it did not; the message quotes its `Cache-Status`.
     """
     status = _status(response)
+    assert status[0] == "tiercache", "no cache has said anything about this response"
     assert "hit" not in status, f"a hit: {'; '.join(status)}"
     if stored is not None:
         assert ("stored" in status) is stored, f"stored is not {stored}: {'; '.join(status)}"

@@ -84,8 +84,13 @@ class TierCache:
         clock = clock or SystemClock()
         signals = Signals()
         guarded = None
+        check_seconds("deadline", deadline)
+        if l2 is not None and not hasattr(l2, "get_many"):
+            raise ConfigError("l2", f"must be a tier, not {l2!r}; TierCache.from_url() takes a URL")
+        if log is not None and not hasattr(log, "append"):
+            raise ConfigError("log", f"must be an invalidation log, not {log!r}")
         if l2 is not None:
-            breaker = Breaker(tier=l2.name, deadline=check_seconds("deadline", deadline), clock=clock, signals=signals)
+            breaker = Breaker(tier=l2.name, deadline=deadline, clock=clock, signals=signals)
             guarded = Guarded(l2, breaker, clock=clock, signals=signals)
         self._compose(guarded, log or ProcessLog(), namespace, max_lag, max_unverified, clock, signals)
 
@@ -321,7 +326,7 @@ class TierCache:
         check_seconds("ttl", ttl)
         call = self._call(key, tags)
         if not self.disabled:
-            self._values.set(call, value, ttl=ttl, since=since)
+            await self._values.set(call, value, ttl=ttl, since=since)
 
     async def get_or_set(self, key: str, loader: Callable[[], Any], *, ttl: float, tags: Iterable[str] = ()) -> Any:
         """The value under `key`, else what `loader` returns, computed once for all who wait.
@@ -423,7 +428,7 @@ class TierCache:
         full = self._full(key)
         canonical = frame(b"value", full.encode("utf-8", "surrogatepass"))
         names = tuple(tag(each) for each in ([tags] if isinstance(tags, str) else tags))
-        return Call(self._place, full, canonical, self._codec, names, "(direct)")
+        return Call(self._place, full, canonical, self._codec, names)
 
 
 def _policy(option: str, policy: Policy | None, options: Mapping[str, Any]) -> Policy:

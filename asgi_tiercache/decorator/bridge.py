@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextvars
+import os
 import queue
 import threading
 from collections.abc import Awaitable, Callable
@@ -62,7 +63,10 @@ class Bridge:
         while (item := work.get()) is not None:
             context, made = item
             _settle_from_thread(made, context, function)
-        return future.result()
+        try:
+            return future.result()
+        except _CarriedError as carried:
+            raise carried.original from None
 
     def close(self) -> None:
         """End the bridge's own loop, if it has one; what is queued there is flushed first."""
@@ -85,12 +89,15 @@ class _LoopThread:
 
     def __init__(self, close: Callable[[], Awaitable[None]]) -> None:
         self._close = close
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
         self._over: asyncio.Event
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
 
     def loop(self) -> asyncio.AbstractEventLoop:
+        if self._pid != os.getpid():  # a child process has the thread's object, but not the thread
+            self._pid, self._lock, self._thread = os.getpid(), threading.Lock(), None
         with self._lock:
             if self._thread is None:
                 started: Future[None] = Future()
@@ -104,7 +111,7 @@ class _LoopThread:
 
     def stop(self) -> None:
         with self._lock:
-            if self._thread is None:
+            if self._thread is None or self._pid != os.getpid():
                 return
             self._loop.call_soon_threadsafe(self._over.set)
             self._thread.join()
@@ -139,12 +146,21 @@ def _settle_from_thread(made: asyncio.Future[Any], context: contextvars.Context,
     error: BaseException | None = None
     try:
         value = context.run(function)  # the fill's context, so that cache.current is there
-    except StopIteration as stop:
-        error = RuntimeError("a cached function raised StopIteration")
-        error.__cause__ = stop
-    except BaseException as raised:
+    except StopIteration as raised:
+        error = _CarriedError(raised)
+    except Exception as raised:
         error = raised
+    except BaseException as raised:
+        error = _CarriedError(raised)
     made.get_loop().call_soon_threadsafe(_settle, made, value, error)
+
+
+class _CarriedError(Exception):
+    """Carries across the loop what would end it, like `SystemExit`, or what no future can hold."""
+
+    def __init__(self, original: BaseException) -> None:
+        super().__init__(repr(original))
+        self.original = original
 
 
 def _settle(made: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:

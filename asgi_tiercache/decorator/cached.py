@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -12,7 +13,6 @@ from asgi_tiercache.codec.values import ValueCodec, codec_for
 from asgi_tiercache.config import Policy
 from asgi_tiercache.decorator.bridge import Bridge
 from asgi_tiercache.engine.core import Engine, Place
-from asgi_tiercache.engine.fill import IDLE
 from asgi_tiercache.engine.values import Call, Values
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.keys.function import FunctionKeys
@@ -41,6 +41,7 @@ class CachedFunctions:
         self._namespace = namespace
         self._disabled = disabled
         self._owners: dict[str, str] = {}
+        self._inner: set[str] = set()
 
     def decorate(
         self, function: F, template: str | None, policy: Policy, *, ignore: Sequence[str], codec: ValueCodec | None
@@ -53,8 +54,11 @@ class CachedFunctions:
         """
         cached = CachedFunction(self._engine, function, template, policy, ignore, codec, self._namespace)
         owner = self._owners.setdefault(cached.keys.identity, cached.name)
-        if owner != cached.name:
+        # A module may be loaded again; what is defined inside a function is another function each time.
+        if owner != cached.name or (cached.keys.identity in self._inner):
             raise ConfigError("template", f"{template!r} belongs to {owner} already, so {cached.name} needs another")
+        if "<locals>" in cached.name:
+            self._inner.add(cached.keys.identity)
         if self._disabled:
             return self.uncached(function)
         wrapper = (
@@ -64,23 +68,17 @@ class CachedFunctions:
 
     def uncached(self, function: F) -> F:
         """`function` as it is, with a `cache.current` of which nothing comes."""
-        running = self._engine.running
+        aside = self._engine.standing_aside
 
         @functools.wraps(function)
         async def call_async(*args: Any, **kwargs: Any) -> Any:
-            token = running.set(IDLE)
-            try:
+            with aside():
                 return await function(*args, **kwargs)
-            finally:
-                running.reset(token)
 
         @functools.wraps(function)
         def call_plain(*args: Any, **kwargs: Any) -> Any:
-            token = running.set(IDLE)
-            try:
+            with aside():
                 return function(*args, **kwargs)
-            finally:
-                running.reset(token)
 
         return cast(F, call_async if inspect.iscoroutinefunction(function) else call_plain)
 
@@ -159,8 +157,10 @@ def _returned(function: Callable[..., Any]) -> Any:
     plain = inspect.unwrap(function)
     if "return" not in getattr(plain, "__annotations__", {}):
         return Any
+    # The return annotation alone: others may name what only type checkers import.
+    holder = types.SimpleNamespace(__annotations__={"return": plain.__annotations__["return"]})
     try:
-        return typing.get_type_hints(plain, include_extras=True)["return"]
+        return typing.get_type_hints(holder, getattr(plain, "__globals__", {}), include_extras=True)["return"]
     except NameError as error:
         raise ConfigError(
             "function", f"{plain.__qualname__}: its return annotation does not resolve: {error}"

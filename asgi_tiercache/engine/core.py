@@ -7,12 +7,12 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 from asgi_tiercache.config import Policy
-from asgi_tiercache.engine.fill import Fill
+from asgi_tiercache.engine.fill import IDLE, Fill, IdleFill
 from asgi_tiercache.errors import CodecError, NoFillError
 from asgi_tiercache.http.conditional import has_validator
 from asgi_tiercache.invalidation.service import Invalidation, Trust
 from asgi_tiercache.signals import Signals, WriteDropped
-from asgi_tiercache.stampede import Flights, SharedReads, Unshareable
+from asgi_tiercache.stampede import Flight, Flights, SharedReads, Unshareable
 from asgi_tiercache.tiers.memory import Bucket, Memory
 from asgi_tiercache.tiers.stack import Stack
 from asgi_tiercache.types import Clock, Entry, Stamp
@@ -30,6 +30,39 @@ class Found(NamedTuple):
 
     entry: Entry
     tier: str
+
+
+class Waiting:
+    """A context in which one fill waits for another."""
+
+    __slots__ = ("_fill", "_outer")
+
+    def __init__(self, outer: Fill | None, fill: object) -> None:
+        self._outer = outer
+        self._fill = fill
+
+    def __enter__(self) -> None:
+        if self._outer is not None and isinstance(self._fill, Fill):
+            self._outer.waits_for.append(self._fill)
+
+    def __exit__(self, *_: object) -> None:
+        if self._outer is not None and isinstance(self._fill, Fill):
+            self._outer.waits_for.remove(self._fill)
+
+
+class Running(Waiting):
+    """A context in which a fill runs, while the one that ran before waits for it."""
+
+    __slots__ = ("_token", "_variable")
+
+    def __init__(self, variable: ContextVar[Fill | None], fill: Fill) -> None:
+        super().__init__(variable.get(), fill)
+        self._variable = variable
+        self._token = variable.set(fill)
+
+    def __exit__(self, *error: object) -> None:
+        self._variable.reset(self._token)
+        super().__exit__(*error)
 
 
 class Engine:
@@ -71,11 +104,6 @@ class Engine:
             raise NoFillError("cache.current is there while a handler or a cached function runs, and only then")
         return fill
 
-    @property
-    def outer(self) -> Fill | None:
-        """The fill that is running in this context, if there is one."""
-        return self._current.get()
-
     def inherit(self, tags: Sequence[str], stamp: Stamp, *, fresh: bool) -> None:
         """Hand the tags of a value that was just read to the fill that reads it, if there is one (rule I2)."""
         outer = self._current.get()
@@ -83,13 +111,30 @@ class Engine:
             outer.inherit(tags, stamp, fresh=fresh)
 
     @property
-    def running(self) -> ContextVar[Fill | None]:
-        """The variable behind `current`; whoever runs a handler sets it."""
+    def variable(self) -> ContextVar[Fill | None]:
+        """The variable behind `current`."""
         return self._current
 
     def begin(self, key: str) -> Fill:
         """Stamp a fill, before anything is read for it (rule I2)."""
-        return Fill(self.invalidation.stamp(), key=key, outer=self.outer)
+        return Fill(self.invalidation.stamp(), key=key)
+
+    def may_wait(self, flight: Flight[Entry]) -> bool:
+        """Whether what runs here can wait for `flight` without each waiting for the other in the end."""
+        outer, fill = self._current.get(), flight.owner
+        return outer is None or not isinstance(fill, Fill) or not fill.needs(outer)
+
+    def waiting(self, fill: object) -> Waiting:
+        """A context in which what runs here waits for `fill`."""
+        return Waiting(self._current.get(), fill)
+
+    def running(self, fill: Fill) -> Running:
+        """A context in which `fill` runs, and what ran before waits for it."""
+        return Running(self._current, fill)
+
+    def standing_aside(self) -> Running:
+        """A context for a handler whose response is not being cached."""
+        return Running(self._current, IDLE if self._current.get() is None else IdleFill(IDLE.stamp))
 
     # ---- looking up ----
 
@@ -122,12 +167,16 @@ class Engine:
         return found
 
     async def _read(self, stack: Stack, place: Place, key: str, canonical: bytes) -> Found | None:
+        before = place.bucket.get(key, self.clock.monotonic())
         located = await stack.get(key)
         if located is None or located[0].canonical != canonical:
             return None
         entry, tier = located
         if not self._timed(entry, place.policy) or not await self.invalidation.verify(entry):
             return None
+        since = place.bucket.get(key, self.clock.monotonic())
+        if since is not None and since is not before:
+            return Found(since, "L1")  # stored while this was being read, so it is the newer one
         self._admit(place.bucket, key, entry)
         return Found(entry, tier)
 
@@ -137,8 +186,8 @@ class Engine:
         """Store a new entry: in L1 before this returns, in the lower tiers behind the caller's back."""
         if not self._timed(entry, place.policy):
             return
-        entry.at = entry.stamp.position
-        self._admit(place.bucket, key, entry)
+        if not self._admit(place.bucket, key, entry):
+            place.bucket.discard(key)  # what it replaces must not go on answering
         if self.stack is not None:
             remaining = entry.created + entry.lifetime - self.clock.time()
             try:
@@ -158,12 +207,12 @@ class Engine:
         now = self.clock.monotonic()
         age = max(0.0, self.clock.time() - entry.created)
         remaining = entry.lifetime - age
+        entry.at = entry.stamp.position
         entry.born = now - age
         entry.expires = now + min(remaining, policy.memory_ttl)
         entry.validated = has_validator(entry.headers)
         return remaining > 0
 
-    def _admit(self, bucket: Bucket, key: str, entry: Entry) -> None:
+    def _admit(self, bucket: Bucket, key: str, entry: Entry) -> bool:
         """Let an entry into L1 if this worker can say that it is valid, and only then (rule I5)."""
-        if self.invalidation.current(entry):
-            bucket.put(key, entry)
+        return self.invalidation.current(entry) and bucket.put(key, entry)

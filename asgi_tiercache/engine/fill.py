@@ -15,13 +15,13 @@ class Fill:
     Args:
         stamp: What was known of the log before anything was read (rule I2).
         key: What is being filled.
-        outer: The fill that asked for this one.
     """
 
-    def __init__(self, stamp: Stamp, *, key: str = "", outer: Fill | None = None) -> None:
+    def __init__(self, stamp: Stamp, *, key: str = "") -> None:
         self.stamp = stamp
         self.key = key
-        self.outer = outer
+        self.waits_for: list[Fill] = []
+        """The fills that have to end before this one can."""
         self.tags: dict[str, None] = {}
         self.ttl: float | None = None
         self.refused = False
@@ -64,9 +64,17 @@ class Fill:
         else:
             self.stamp = min(self.stamp, stamp)
 
-    def is_filling(self, key: str) -> bool:
-        """Whether `key` is being filled by this fill or by one that waits for it."""
-        return self.key == key or (self.outer is not None and self.outer.is_filling(key))
+    def needs(self, other: Fill) -> bool:
+        """Whether this fill cannot end before `other` does, so that `other` must not wait for it."""
+        ahead, seen = [self], set[int]()
+        while ahead:
+            fill = ahead.pop()
+            if fill is other:
+                return True
+            if id(fill) not in seen:
+                seen.add(id(fill))
+                ahead += fill.waits_for
+        return False
 
 
 class IdleFill(Fill):

@@ -5,8 +5,16 @@ They begin with `*`, which no tag of a user's can hold.
 
 from __future__ import annotations
 
-MAX_TAGS = 132
-"""Tags that an entry may carry: 128, and the implicit ones of its own. With more it is not stored."""
+from collections.abc import Collection
+
+MAX_TAGS = 128
+"""Tags that an entry may carry, implicit ones not counted; with more it is not stored."""
+_MAX_ALL = MAX_TAGS + 8
+
+
+def too_many(tags: Collection[str]) -> bool:
+    """Whether an entry with `tags` is not stored."""
+    return len(tags) > MAX_TAGS and (len(tags) > _MAX_ALL or sum(not tag.startswith("*") for tag in tags) > MAX_TAGS)
 
 
 def key_tag(key: str) -> str:

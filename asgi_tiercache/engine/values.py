@@ -10,13 +10,15 @@ from typing import Any
 from asgi_tiercache.codec.values import ValueCodec
 from asgi_tiercache.engine.core import Engine, Place
 from asgi_tiercache.engine.fill import Fill
-from asgi_tiercache.engine.tags import MAX_TAGS, key_tag
+from asgi_tiercache.engine.tags import MAX_TAGS, key_tag, too_many
 from asgi_tiercache.errors import CodecError
 from asgi_tiercache.invalidation.service import Trust
-from asgi_tiercache.signals import Answered
+from asgi_tiercache.signals import Answered, EntryRejected
 from asgi_tiercache.stampede import Flight
 from asgi_tiercache.types import Entry, Stamp
 
+DIRECT = "(direct)"
+"""What values that no function made are called in statistics."""
 Loader = Callable[[], Awaitable[Any]]
 
 
@@ -29,18 +31,19 @@ class Call:
     canonical: bytes
     codec: ValueCodec
     tags: tuple[str, ...] = ()
-    name: str = "(value)"
+    name: str = DIRECT
     """As it appears in statistics."""
 
 
 class _Made:
     """What a fill brought: the value itself for whoever led it, and what an outer fill has to take over."""
 
-    __slots__ = ("done", "fill", "value")
+    __slots__ = ("done", "fill", "refusal", "value")
 
     def __init__(self, fill: Fill) -> None:
         self.fill = fill
         self.done = False
+        self.refusal = ""
         self.value: Any = None
 
 
@@ -68,9 +71,6 @@ class Values:
         """
         started = self._engine.clock.monotonic()
         arrived = self._engine.fills.begun
-        outer = self._engine.outer
-        if outer is not None and outer.is_filling(call.key):  # it would wait for itself
-            return await self._uncached(call, load, started)
         if await self._engine.trust(call.place.policy) is Trust.LAPSED:
             return await self._uncached(call, load, started)
         hit = await self._find(call, started)
@@ -80,7 +80,10 @@ class Values:
         for _ in range(2):
             if flight is None:
                 return await self._lead(call, load, started)
-            entry = await flight.outcome()
+            if not self._engine.may_wait(flight):  # it is part of what waits for this
+                break
+            with self._engine.waiting(flight.owner):
+                entry = await flight.outcome()
             if entry is None or entry.canonical != call.canonical:
                 break
             # A flight that began after this call arrived is good as it is; an older one is judged like a hit (I6).
@@ -91,24 +94,24 @@ class Values:
             flight = self._engine.fills.under_way(call.key)
         return await self._uncached(call, load, started)
 
-    def set(self, call: Call, value: Any, *, ttl: float, since: Stamp | None = None) -> None:
+    async def set(self, call: Call, value: Any, *, ttl: float, since: Stamp | None = None) -> None:
         """Store `value`, read when the log stood at `since`.
 
         Raises:
             CodecError: the value would not come back as it is, or it carries too many tags.
         """
+        await self._engine.trust(call.place.policy)  # a first contact with the log would make what is stored worthless
         fill = Fill(since or self._engine.invalidation.stamp())
         fill.ttl = ttl
-        entry = self._entry(call, fill, call.codec.dump(value))
-        if not self._storable(entry, fill):
-            raise CodecError(f"{call.name}: more than {MAX_TAGS} tags")
-        self._engine.keep(call.place, call.key, entry)
+        if self._refusal(call, fill):
+            raise CodecError(f"{call.key}: more than {MAX_TAGS} tags")
+        self._engine.keep(call.place, call.key, self._entry(call, fill, self._dump(call, value)))
 
     # ---- steps ----
 
     async def _find(self, call: Call, started: float) -> tuple[Any] | None:
         engine, place = self._engine, call.place
-        entry, tier = engine.recall(place.bucket, call.key, call.canonical, started), "L1"
+        entry, tier = engine.recall(place.bucket, call.key, call.canonical, engine.clock.monotonic()), "L1"
         if entry is None:
             found = await engine.fetch(place, call.key, call.canonical)
             if found is None:
@@ -116,8 +119,9 @@ class Values:
             entry, tier = found
         try:
             value = call.codec.load(entry.body)
-        except CodecError:
-            return None  # stored by another version of the function, or by hand
+        except CodecError:  # stored by another version of the function, or by hand
+            engine.signals.emit(EntryRejected(tier, "no value of this kind"))
+            return None
         self._answer(call, entry, tier, started, fresh=True)
         return (value,)
 
@@ -125,29 +129,27 @@ class Values:
         made = _Made(self._engine.begin(call.key))
 
         async def work(flight: Flight[Entry]) -> None:
-            self._engine.running.set(made.fill)
+            self._engine.variable.set(made.fill)
             made.value = await load()
             made.done = True
-            body = call.codec.dump(made.value)
-            entry = self._entry(call, made.fill, body)
-            if self._storable(entry, made.fill):
+            made.refusal = self._refusal(call, made.fill)
+            if not made.refusal:
+                entry = self._entry(call, made.fill, self._dump(call, made.value))
                 self._engine.keep(call.place, call.key, entry)
                 flight.land(entry)
 
-        await self._engine.fills.lead(call.key, work).outcome()
+        with self._engine.waiting(made.fill):
+            await self._engine.fills.lead(call.key, work, owner=made.fill).outcome()
         if not made.done:
             raise asyncio.CancelledError(f"{call.name} was cancelled")
         self._engine.inherit(self._tags(call, made.fill), made.fill.stamp, fresh=False)
-        self._report(call, "miss", "", started)
+        self._report(call, "miss", made.refusal, started)
         return made.value
 
     async def _uncached(self, call: Call, load: Loader, started: float) -> Any:
         fill = self._engine.begin(call.key)
-        token = self._engine.running.set(fill)
-        try:
+        with self._engine.running(fill):
             value = await load()
-        finally:
-            self._engine.running.reset(token)
         self._engine.inherit(self._tags(call, fill), fill.stamp, fresh=False)
         self._report(call, "miss", "not-shared", started)
         return value
@@ -155,18 +157,35 @@ class Values:
     # ---- entries ----
 
     def _entry(self, call: Call, fill: Fill, body: bytes) -> Entry:
-        lifetime = call.place.policy.ttl if fill.ttl is None else fill.ttl
         return Entry(
             stamp=fill.stamp,
             created=self._engine.clock.time(),
-            lifetime=lifetime or 0.0,
+            lifetime=self._lifetime(call, fill),
             canonical=call.canonical,
             tags=self._tags(call, fill),
             body=body,
         )
 
-    def _storable(self, entry: Entry, fill: Fill) -> bool:
-        return not fill.refused and entry.lifetime > 0 and len(entry.tags) <= MAX_TAGS
+    def _refusal(self, call: Call, fill: Fill) -> str:
+        """Why the value is not stored; empty if it is."""
+        if fill.refused:
+            return "no-store"
+        if self._lifetime(call, fill) <= 0:
+            return "ttl"
+        return "too-many-tags" if too_many(self._tags(call, fill)) else ""
+
+    @staticmethod
+    def _dump(call: Call, value: Any) -> bytes:
+        try:
+            return call.codec.dump(value)
+        except CodecError as error:
+            if call.name == DIRECT:
+                raise CodecError(f"{call.key}: {error}") from None
+            raise
+
+    @staticmethod
+    def _lifetime(call: Call, fill: Fill) -> float:
+        return (call.place.policy.ttl if fill.ttl is None else fill.ttl) or 0.0
 
     @staticmethod
     def _tags(call: Call, fill: Fill) -> tuple[str, ...]:

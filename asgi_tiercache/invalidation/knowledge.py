@@ -7,6 +7,7 @@ they can: position, horizon, floor, `at`.
 from __future__ import annotations
 
 import enum
+import secrets
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -33,7 +34,8 @@ class Knowledge:
     def __init__(self, *, remembered: int = REMEMBERED_TAGS) -> None:
         self._remembered = remembered
         self._ids: dict[str, int] = {}
-        self.epoch = ""
+        self.epoch = f"unheard-of-{secrets.token_hex(8)}"
+        """Until the log has been heard, one of this worker's own: nobody else's entries are of it."""
         self.position = 0
         self.horizon = 0
         self.floor = 0
@@ -64,7 +66,10 @@ class Knowledge:
         self.version += 1
 
     def appended(self, result: Appended, tags: Sequence[str]) -> bool:
-        """Apply an invalidation made by this worker. Returns False if that changed the epoch: L1 is then worthless."""
+        """Apply an invalidation made by this worker. Returns False if that changed the epoch: L1 is then worthless.
+
+        Not to be told of a reply to what was sent before the epoch changed: `is_late` says so.
+        """
         same = result.epoch == self.epoch
         if not same:
             self.start_anew(result.epoch, result.id)
@@ -78,6 +83,14 @@ class Knowledge:
         same = self.appended(result, ())
         self.floor = max(self.floor, result.id)
         return same
+
+    def is_late(self, sent: str, epoch: str) -> bool:
+        """Whether a reply that speaks of `epoch` is void: this worker has changed the epoch `sent` meanwhile (I7).
+
+        What was invalidated in an epoch that is over was invalidated before the present one began, hence before every
+        fill that is stamped with it.
+        """
+        return self.epoch not in (sent, epoch)
 
     def answered(self, answer: Answer) -> bool:
         """Take over the log's clock. Returns False if the epoch is another one: L1 is then worthless.

@@ -70,6 +70,10 @@ class ProcessLog:
 
     async def ask(self, tags: Sequence[str]) -> Answer:
         """Answers at once."""
+        return self.answer(tags)
+
+    def answer(self, tags: Sequence[str] = ()) -> Answer:
+        """What `ask` returns, without waiting."""
         return Answer(self._epoch, self._clock, self._floor, tuple(self._ids.get(tag, 0) for tag in tags))
 
     async def append(self, tags: Sequence[str]) -> Appended:

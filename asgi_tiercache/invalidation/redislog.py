@@ -80,7 +80,7 @@ class RedisLog:
 
     async def ask(self, tags: Sequence[str]) -> Answer:
         """One HMGET; a script besides where the control hash is missing."""
-        fields = ["epoch", "clock", "floor", *(f"t:{tag}" for tag in tags)]
+        fields = [b"epoch", b"clock", b"floor", *(b"t:" + _bytes(tag) for tag in tags)]
         found = await self._run("ask", lambda: self._hmget(fields))
         if found[0] is None:
             epoch, clock, floor = await self._run("open", lambda: self._eval(_OPEN, secrets.token_hex(8)))
@@ -96,15 +96,15 @@ class RedisLog:
         return await self._append("clear", ())
 
     async def _append(self, kind: str, tags: Sequence[str]) -> Appended:
-        arguments: tuple[str | int, ...] = (secrets.token_hex(8), kind, LOG_LENGTH, *tags)
+        arguments: tuple[str | int | bytes, ...] = (secrets.token_hex(8), kind, LOG_LENGTH, *map(_bytes, tags))
         epoch, id_, previous = await self._run("append", lambda: self._eval(_APPEND, *arguments))
         return Appended(_text(epoch), _position(id_), _position(previous))
 
-    async def _hmget(self, fields: list[str]) -> list[Any]:
+    async def _hmget(self, fields: list[bytes]) -> list[Any]:
         found: list[Any] = await self._link.client().hmget(self._keys[0], fields)
         return found
 
-    async def _eval(self, script: str, *arguments: str | int) -> list[Any]:
+    async def _eval(self, script: str, *arguments: str | int | bytes) -> list[Any]:
         answer: list[Any] = await self._link.client().register_script(script)(keys=self._keys, args=arguments)
         return answer
 
@@ -113,6 +113,11 @@ class RedisLog:
 
     async def _ping(self) -> object:
         return await self._link.client().ping()
+
+
+def _bytes(tag: str) -> bytes:
+    # Lone surrogates, as in a key made of a path that is not UTF-8, must not stand in the way of every invalidation.
+    return tag.encode("utf-8", "surrogatepass")
 
 
 def _text(value: bytes) -> str:

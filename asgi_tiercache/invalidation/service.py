@@ -81,6 +81,9 @@ class Invalidation:
         self.knowledge = Knowledge()
         self.attention_at = -math.inf
         """Monotonic time from which on `confirm` must be asked before an entry is used."""
+        if isinstance(log, ProcessLog):  # nobody else writes into it, and it answers at once: known for good
+            self.knowledge.answered(log.answer())
+            self._lease(clock.monotonic())
 
     def __repr__(self) -> str:
         return f"<Invalidation {self._log!r} {self.knowledge!r} pending={len(self._pending)}>"
@@ -122,9 +125,11 @@ class Invalidation:
         if now < self._leased_until:
             self._renew_soon()
             return Trust.VERIFIED
-        if await asyncio.shield(self._renewal()):
+        heard = await asyncio.shield(self._renewal())
+        now = self._clock.monotonic()
+        if heard and now < self._leased_until:  # else the answer has taken longer than it is good for
             return Trust.VERIFIED
-        return Trust.UNVERIFIED if self._clock.monotonic() < self._unverified_until else Trust.LAPSED
+        return Trust.UNVERIFIED if now < self._unverified_until else Trust.LAPSED
 
     def _renew_soon(self) -> None:
         self._renewal()
@@ -152,7 +157,8 @@ class Invalidation:
             return None
         if not self.knowledge.answered(answer):
             self._drop_memory()
-        self._lease(sent)
+        if not self._pending and not self._pending_clear:
+            self._lease(sent)
         return answer
 
     def _lease(self, sent: float) -> None:
@@ -169,28 +175,50 @@ class Invalidation:
     async def invalidate(self, tags: Sequence[str], *, kind: str = "tag") -> Receipt:
         """Make everything that carries one of `tags` invalid: for this worker before this returns."""
         tags = tuple(dict.fromkeys(tags))
-        appended = await self._try(lambda: self._log.append(tags)) if tags else None
-        if appended is not None:
-            if not self.knowledge.appended(appended, tags):
-                self._drop_memory()
-        elif tags:
+        if not tags:
+            return self._receipt(kind, tags, None, durable=True)
+        try:
+            appended = await self._append(tags)
+        except BaseException:
+            self._hold(tags)  # the caller gives up, but its data is committed
+            raise
+        if appended is None:
             self._hold(tags)
-        return self._receipt(kind, tags, appended, nothing=not tags)
+        return self._receipt(kind, tags, appended, durable=appended is not None)
 
     async def clear(self) -> Receipt:
         """Make everything invalid."""
-        appended = await self._try(self._log.append_clear)
-        if appended is not None:
-            self.knowledge.cleared(appended)
-        else:
+        try:
+            appended = await self._append_clear()
+        except BaseException:
             self._hold_clear()
-        self._drop_memory()
-        return self._receipt("all", (), appended)
+            raise
+        if appended is None:
+            self._hold_clear()
+            self._drop_memory()
+        return self._receipt("all", (), appended, durable=appended is not None)
 
-    def _receipt(self, kind: str, tags: tuple[str, ...], appended: Appended | None, nothing: bool = False) -> Receipt:
-        durable = appended is not None or nothing
+    def _receipt(self, kind: str, tags: tuple[str, ...], appended: Appended | None, *, durable: bool) -> Receipt:
         self._signals.emit(Invalidated(kind, len(tags), durable))
         return Receipt(durable=durable, position=appended.id if appended else None, names=tags)
+
+    async def _append(self, tags: Sequence[str]) -> Appended | None:
+        """Write into the log, and apply it here before anything else happens; None: the log did not take it."""
+        sent = self.knowledge.epoch
+        appended = await self._try(lambda: self._log.append(tags))
+        if appended is None or self.knowledge.is_late(sent, appended.epoch):
+            return appended
+        if not self.knowledge.appended(appended, tags):
+            self._drop_memory()
+        return appended
+
+    async def _append_clear(self) -> Appended | None:
+        sent = self.knowledge.epoch
+        appended = await self._try(self._log.append_clear)
+        if appended is not None and not self.knowledge.is_late(sent, appended.epoch):
+            self.knowledge.cleared(appended)
+            self._drop_memory()
+        return appended
 
     async def _try(self, call: Callable[[], Awaitable[T]]) -> T | None:
         try:
@@ -230,11 +258,8 @@ class Invalidation:
         held = self._pending_clear
         if not held:
             return True
-        cleared = await self._try(self._log.append_clear)
-        if cleared is None:
+        if await self._append_clear() is None:
             return False
-        self.knowledge.cleared(cleared)
-        self._drop_memory()
         if self._pending_clear == held:
             self._pending_clear = 0
         return not self._pending_clear
@@ -243,11 +268,8 @@ class Invalidation:
         held = dict(self._pending)
         if not held:
             return True
-        appended = await self._try(lambda: self._log.append(tuple(held)))
-        if appended is None:
+        if await self._append(tuple(held)) is None:
             return False
-        if not self.knowledge.appended(appended, tuple(held)):
-            self._drop_memory()
         for tag, number in held.items():
             if self._pending.get(tag) == number:
                 del self._pending[tag]

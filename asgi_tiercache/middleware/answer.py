@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_tiercache.engine.fill import Fill
+from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.http import cache_status
 from asgi_tiercache.http.conditional import NOT_MODIFIED, is_conditional, not_modified, not_modified_headers
 from asgi_tiercache.middleware.gate import Prepared
@@ -80,13 +78,10 @@ class ThroughDependencies:
         self._scope = scope
         self._send = send
 
-    async def run(self, app: ASGIApp, receive: Receive, running: ContextVar[Fill | None]) -> bool:
+    async def run(self, app: ASGIApp, receive: Receive, engine: Engine) -> bool:
         """Run the app on the request as it came; returns whether the dependencies let it pass."""
-        token = running.set(self._prepared)
-        try:
+        with engine.running(self._prepared):
             await app(self._scope, receive, self._replace)
-        finally:
-            running.reset(token)
         return self._prepared.skipped
 
     async def _replace(self, message: Message) -> None:

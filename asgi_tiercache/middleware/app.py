@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_tiercache.config import Policy
 from asgi_tiercache.engine.core import Engine
-from asgi_tiercache.engine.fill import IDLE
 from asgi_tiercache.http import cache_status
 from asgi_tiercache.keys.request import Pass, RequestKey
 from asgi_tiercache.middleware import gate
@@ -155,11 +154,8 @@ class TierCacheMiddleware:
     # ---- ways past the cache ----
 
     async def _stand_aside(self, scope: Scope, receive: Receive, send: Send) -> None:
-        token = self._engine.running.set(IDLE)
-        try:
+        with self._engine.standing_aside():
             await self.app(scope, receive, send)
-        finally:
-            self._engine.running.reset(token)
 
     async def _pass_by(self, route: Route, reason: str, scope: Scope, receive: Receive, send: Send) -> None:
         route.passed_by(reason)
@@ -179,11 +175,10 @@ class TierCacheMiddleware:
                 message = {**message, "headers": [*headers, _NOTHING_TO_STORE]}
             await send(message)
 
-        token = self._engine.running.set(fill)
         try:
-            await self.app(scope, receive, look)
+            with self._engine.running(fill):
+                await self.app(scope, receive, look)
         finally:
-            self._engine.running.reset(token)
             self._engine.inherit(tuple(fill.tags), fill.stamp, fresh=False)
         self._engine.signals.emit(Answered(route.name, "miss", "no-freshness", 0.0))
 
@@ -225,7 +220,7 @@ class TierCacheMiddleware:
         route = Route(self._engine, target, namespace=self._cache.namespace)
         if route.runs_dependencies:
             for dependant in self._table.dependants(target):
-                gate.install(dependant, self._engine.running)
+                gate.install(dependant, self._engine.variable)
         self._routes[target] = route
         return route
 

@@ -51,7 +51,7 @@ class ResponseFill:
     async def run(self, flight: Flight[Entry]) -> None:
         """Run the app to its end."""
         self.flight = flight
-        self._engine.running.set(self._tee.fill)
+        self._engine.variable.set(self._tee.fill)
         try:
             await self._app(self._scope, self._receive, self._send)
         finally:

@@ -7,7 +7,6 @@ import asyncio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_tiercache.engine.core import Engine
-from asgi_tiercache.engine.fill import IDLE
 from asgi_tiercache.http import cache_status
 from asgi_tiercache.invalidation.service import Trust
 from asgi_tiercache.keys.withhold import PARTIAL_AND_CONDITIONAL
@@ -34,9 +33,8 @@ class Responder:
     1. While Redis cannot confirm what is valid, and the policy does not serve on trust: pass by.
     2. A stored response that this request may be given: send it.
     3. `only-if-cached`: 504. HEAD, or a body that nobody announced: the handler answers.
-    4. A key that lately could not be shared, or one whose fill this request is part of: the handler answers, and the
-       tee watches.
-    5. Somebody else is filling: wait, and judge what comes.
+    4. A key that lately could not be shared: the handler answers, and the tee watches.
+    5. Somebody else is filling: wait, and judge what comes; but not where that fill waits for this request.
     6. Otherwise: fill, and relay.
     """
 
@@ -109,7 +107,7 @@ class Responder:
         scope = self._request.scope
         if self._route.runs_dependencies:
             through = ThroughDependencies(entry, headers, scope, self._send)
-            if not await through.run(self._app, self._receive, self._engine.running):
+            if not await through.run(self._app, self._receive, self._engine):
                 return self._report("pass", "dependencies")
         else:
             await send_stored(entry, headers, scope, self._send)
@@ -127,18 +125,18 @@ class Responder:
 
     async def _follow_or_fill(self) -> None:
         for _ in range(2):
-            outer = self._engine.outer
-            if outer is not None and outer.is_filling(self._fill_key):
-                break
             if self._engine.unshareable.holds(self._fill_key, self._started):
                 break
             request = self._request
-            entry = recall(self._engine, self._route, request.key, request.scope, self._started)
+            now = self._engine.clock.monotonic()
+            entry = recall(self._engine, self._route, request.key, request.scope, now)
             if entry is not None:
                 return await self._answer(entry, "L1")  # a fill has landed since this request looked
             flight = self._engine.fills.under_way(self._fill_key)
             if flight is None:
                 return await self._lead()
+            if not self._engine.may_wait(flight):
+                break
             entry = await self._follow(flight)
             if entry is not None:
                 return await self._answer(entry, "flight", fresh=flight.number <= self._arrived)
@@ -149,8 +147,9 @@ class Responder:
     async def _follow(self, flight: Flight[Entry]) -> Entry | None:
         """What the flight brought, if this request may be given it (rule I6)."""
         try:
-            async with asyncio.timeout(FOLLOW_SECONDS):
-                entry = await flight.outcome()
+            with self._engine.waiting(flight.owner):
+                async with asyncio.timeout(FOLLOW_SECONDS):
+                    entry = await flight.outcome()
         except TimeoutError:
             if flight.landed and not self._route.runs_dependencies:
                 raise  # the handler's own
@@ -175,7 +174,7 @@ class Responder:
         scope = self._handler_scope()
         tee = self._tee(scope)
         fill = ResponseFill(self._engine, self._app, scope, self._receive, tee, body=self._body)
-        fill.flight = self._engine.fills.lead(self._fill_key, fill.run)
+        fill.flight = self._engine.fills.lead(self._fill_key, fill.run, owner=tee.fill)
         send = ConditionalSend.around(self._request.scope, self._send)
 
         async def relay(message: Message) -> None:
@@ -183,7 +182,8 @@ class Responder:
             await send(message)
 
         try:
-            await fill.relay(relay)
+            with self._engine.waiting(tee.fill):
+                await fill.relay(relay)
         finally:
             self._show(scope)
             self._learn(tee)
@@ -203,11 +203,10 @@ class Responder:
             self._show(scope)
             await self._send(message)
 
-        token = self._engine.running.set(tee.fill)
         try:
-            await self._app(scope, replay(self._body, self._receive) if self._body else self._receive, send)
+            with self._engine.running(tee.fill):
+                await self._app(scope, replay(self._body, self._receive) if self._body else self._receive, send)
         finally:
-            self._engine.running.reset(token)
             tee.abandon()
             self._show(scope)
             self._learn(tee)
@@ -252,8 +251,5 @@ async def pass_by(
             message = {**message, "headers": [*message.get("headers", ()), line]}
         await send(message)
 
-    token = engine.running.set(IDLE)
-    try:
+    with engine.standing_aside():
         await app(scope, receive, say_why)
-    finally:
-        engine.running.reset(token)

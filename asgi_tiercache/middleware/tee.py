@@ -9,7 +9,7 @@ from starlette.types import Message, Scope
 
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.fill import Fill
-from asgi_tiercache.engine.tags import MAX_TAGS
+from asgi_tiercache.engine.tags import too_many
 from asgi_tiercache.http import cache_status
 from asgi_tiercache.http.fields import storable_headers, values, with_downstream
 from asgi_tiercache.http.storing import Refuse, Store, judge_response
@@ -109,7 +109,7 @@ class Tee:
             return verdict.reason
         if not self._ran_the_chosen_route():
             return "other-route"
-        if len(self.tags()) > MAX_TAGS:
+        if too_many(self.tags()):
             return "too-many-tags"
         if verdict.vary and not self._route.variants.has_room(request.key, request.scope, verdict.vary):
             return "too-many-variants"

@@ -141,7 +141,8 @@ class RedisTier(Tier):
 
     def _key(self, key: str) -> bytes:
         # Lone surrogates, as in a path that is not UTF-8, must not be an error: three in a row look like an outage.
-        return (self._prefix + key).encode("utf-8", "surrogatepass")
+        # Braces would choose the slot in a cluster, and could name our own control state.
+        return (self._prefix + key).replace("{", "%7B").encode("utf-8", "surrogatepass")
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -222,9 +222,8 @@ def test_workers_that_never_reached_the_log_do_not_trust_each_others_entries() -
         log = ScriptedLog()
         log.fail()
         first, second = await Worker(log).started(), await Worker(log).started()
-        entry = first.fill("a")
-        assert first.service.current(entry), "its own entries are its own affair"
-        assert not await second.service.verify(entry)
+        assert first.service.current(first.fill("a")), "its own entries are its own affair"
+        assert not await second.service.verify(first.fill("a"))
 
     asyncio.run(body())
 
@@ -310,6 +309,29 @@ def test_the_lease_counts_from_when_the_question_was_sent() -> None:
         asked = log.count("ask")
         await worker.service.confirm()
         assert log.count("ask") == asked + 1
+
+    asyncio.run(body())
+
+
+def test_an_answer_that_took_longer_than_the_lease_lets_nobody_judge_by_it() -> None:
+    """Who joins a question that was sent long ago must not take its answer for the present state of the log."""
+
+    async def body() -> None:
+        log, clock = ScriptedLog(), TickingClock()
+        worker, other = await Worker(log, clock=clock).started(), await Worker(log, clock=clock).started()
+        entry = worker.fill("a")
+        clock.tick(1.0)
+        log.pause()
+        asking = await under_way(worker.service.confirm(), log)
+        invalidating = await under_way(other.service.invalidate(["a"]), log)
+        log.release(1)
+        await invalidating
+        clock.tick(1.5)
+        joining = asyncio.create_task(worker.service.confirm())
+        await ticks(3)
+        log.resume()
+        await asking
+        assert await joining is not Trust.VERIFIED or not worker.service.current(entry)
 
     asyncio.run(body())
 
@@ -609,14 +631,16 @@ def test_a_clear_held_again_during_its_replay_stays_held() -> None:
         log.recover()
         log.pause()
         replaying = await under_way(worker.service.confirm(), log)
+        between = worker.fill("a")
         log.fail()
         await worker.service.clear()
         log.recover()
         log.resume()
         await replaying
-        assert not worker.service.current(worker.fill("a"))
+        assert not worker.service.current(between)
         await worker.service.confirm()
         assert log.floor == 2
+        assert not await worker.service.verify(between)
         assert worker.service.current(worker.fill("a"))
 
     asyncio.run(body())
