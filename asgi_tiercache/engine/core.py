@@ -50,19 +50,25 @@ class Waiting:
             self._outer.waits_for.remove(self._fill)
 
 
-class Running(Waiting):
+class Running:
     """A context in which a fill runs, while the one that ran before waits for it."""
 
-    __slots__ = ("_token", "_variable")
+    __slots__ = ("_fill", "_outer", "_token", "_variable")
 
-    def __init__(self, variable: ContextVar[Fill | None], fill: Fill) -> None:
-        super().__init__(variable.get(), fill)
+    def __init__(self, variable: ContextVar[Fill | None], outer: Fill | None, fill: Fill) -> None:
         self._variable = variable
-        self._token = variable.set(fill)
+        self._outer = outer
+        self._fill = fill
 
-    def __exit__(self, *error: object) -> None:
+    def __enter__(self) -> None:
+        if self._outer is not None:
+            self._outer.waits_for.append(self._fill)
+        self._token = self._variable.set(self._fill)
+
+    def __exit__(self, *_: object) -> None:
         self._variable.reset(self._token)
-        super().__exit__(*error)
+        if self._outer is not None:
+            self._outer.waits_for.remove(self._fill)
 
 
 class Engine:
@@ -80,12 +86,14 @@ class Engine:
         self.memory = memory
         self.stack = stack
         self.invalidation = invalidation
+        self.knowledge = invalidation.knowledge
         self.signals = signals
         self.clock = clock
         self.fills: Flights[Entry] = Flights()
         self.unshareable = Unshareable()
         self._reads: SharedReads[Found | None] = SharedReads()
-        self._current: ContextVar[Fill | None] = ContextVar("asgi_tiercache.current", default=None)
+        self.variable: ContextVar[Fill | None] = ContextVar("asgi_tiercache.current", default=None)
+        """The variable behind `current`."""
 
     def __repr__(self) -> str:
         return f"<Engine {self.memory!r} {self.stack!r} {self.invalidation!r}>"
@@ -99,21 +107,16 @@ class Engine:
         Raises:
             NoFillError: there is none; this is neither a handler nor a cached function.
         """
-        fill = self._current.get()
+        fill = self.variable.get()
         if fill is None:
             raise NoFillError("cache.current is there while a handler or a cached function runs, and only then")
         return fill
 
     def inherit(self, tags: Sequence[str], stamp: Stamp, *, fresh: bool) -> None:
         """Hand the tags of a value that was just read to the fill that reads it, if there is one (rule I2)."""
-        outer = self._current.get()
+        outer = self.variable.get()
         if outer is not None:
             outer.inherit(tags, stamp, fresh=fresh)
-
-    @property
-    def variable(self) -> ContextVar[Fill | None]:
-        """The variable behind `current`."""
-        return self._current
 
     def begin(self, key: str) -> Fill:
         """Stamp a fill, before anything is read for it (rule I2)."""
@@ -121,29 +124,32 @@ class Engine:
 
     def may_wait(self, flight: Flight[Entry]) -> bool:
         """Whether what runs here can wait for `flight` without each waiting for the other in the end."""
-        outer, fill = self._current.get(), flight.owner
+        outer, fill = self.variable.get(), flight.owner
         return outer is None or not isinstance(fill, Fill) or not fill.needs(outer)
 
     def waiting(self, fill: object) -> Waiting:
         """A context in which what runs here waits for `fill`."""
-        return Waiting(self._current.get(), fill)
+        return Waiting(self.variable.get(), fill)
 
     def running(self, fill: Fill) -> Running:
         """A context in which `fill` runs, and what ran before waits for it."""
-        return Running(self._current, fill)
+        return Running(self.variable, self.variable.get(), fill)
 
     def standing_aside(self) -> Running:
         """A context for a handler whose response is not being cached."""
-        return Running(self._current, IDLE if self._current.get() is None else IdleFill(IDLE.stamp))
+        outer = self.variable.get()
+        return Running(self.variable, outer, IDLE if outer is None else IdleFill(IDLE.stamp))
 
     # ---- looking up ----
 
     def recall(self, bucket: Bucket, key: str, canonical: bytes, now: float) -> Entry | None:
         """The entry in L1, if this worker can say at once that it is good; `now` is the monotonic clock."""
         entry = bucket.get(key, now)
-        if entry is None or entry.canonical != canonical or not self.invalidation.current(entry):
+        if entry is None or entry.canonical != canonical:
             return None
-        return entry
+        if entry.checked == self.knowledge.version or self.invalidation.current(entry):
+            return entry
+        return None
 
     async def trust(self, policy: Policy) -> Trust:
         """How far entries may be used right now: the lease, and what the policy says without it (rule I7)."""

@@ -17,6 +17,8 @@ class Fill:
         key: What is being filled.
     """
 
+    __slots__ = ("key", "refused", "stamp", "tags", "ttl", "waits_for")
+
     def __init__(self, stamp: Stamp, *, key: str = "") -> None:
         self.stamp = stamp
         self.key = key
@@ -79,6 +81,8 @@ class Fill:
 
 class IdleFill(Fill):
     """What runs while a request is not being cached: everything may be said, nothing comes of it."""
+
+    __slots__ = ()
 
     def tag(self, *templates: str, **values: object) -> None:
         pass

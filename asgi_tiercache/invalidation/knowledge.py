@@ -85,11 +85,7 @@ class Knowledge:
         return same
 
     def is_late(self, sent: str, epoch: str) -> bool:
-        """Whether a reply that speaks of `epoch` is void: this worker has changed the epoch `sent` meanwhile (I7).
-
-        What was invalidated in an epoch that is over was invalidated before the present one began, hence before every
-        fill that is stamped with it.
-        """
+        """Whether a reply that speaks of `epoch` was overtaken: this worker has left the epoch `sent` meanwhile (I7)."""
         return self.epoch not in (sent, epoch)
 
     def answered(self, answer: Answer) -> bool:

@@ -206,7 +206,10 @@ class Invalidation:
         """Write into the log, and apply it here before anything else happens; None: the log did not take it."""
         sent = self.knowledge.epoch
         appended = await self._try(lambda: self._log.append(tags))
-        if appended is None or self.knowledge.is_late(sent, appended.epoch):
+        if appended is None:
+            return None
+        if self.knowledge.is_late(sent, appended.epoch):
+            self._hold(tags)  # which of the two epochs is the newer, nobody can tell: it holds here until sent again
             return appended
         if not self.knowledge.appended(appended, tags):
             self._drop_memory()
@@ -215,9 +218,13 @@ class Invalidation:
     async def _append_clear(self) -> Appended | None:
         sent = self.knowledge.epoch
         appended = await self._try(self._log.append_clear)
-        if appended is not None and not self.knowledge.is_late(sent, appended.epoch):
+        if appended is None:
+            return None
+        if self.knowledge.is_late(sent, appended.epoch):
+            self._hold_clear()
+        else:
             self.knowledge.cleared(appended)
-            self._drop_memory()
+        self._drop_memory()
         return appended
 
     async def _try(self, call: Callable[[], Awaitable[T]]) -> T | None:

@@ -86,7 +86,11 @@ class RequestKeys:
                     found.append((name, value))
         if found and (refused := self._refused(found)):
             return refused
-        if self._guards_scope and (credential := self._credentials.in_scope(scope)):
+        if (
+            self._guards_scope
+            and ("session" in scope or "user" in scope or "auth" in scope)
+            and (credential := self._credentials.in_scope(scope))
+        ):
             return Pass(credential)
 
         user = key = b""
@@ -96,13 +100,13 @@ class RequestKeys:
             return Pass("key-callable")
 
         fingerprint = (
-            scope.get("method", "GET"),
+            scope["method"],
             scope.get("scheme", "http"),
             tuple(scope.get("server") or ()) if host is None else host,
             scope.get("root_path", ""),
             scope["path"],
             scope.get("raw_path"),
-            scope.get("query_string", b""),
+            scope["query_string"],
             tuple(found),
             body_digest,
             user,

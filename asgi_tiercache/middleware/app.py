@@ -120,14 +120,14 @@ class TierCacheMiddleware:
                 return
             engine = self._engine
             now = engine.clock.monotonic()
-            entry = None
-            if now < engine.invalidation.attention_at and not route.runs_dependencies:
-                entry = recall(engine, route, key, scope, now)
+            at_once = now < engine.invalidation.attention_at and not route.runs_dependencies
+            entry = recall(engine, route, key, scope, now) if at_once else None
             if entry is None:
                 await self._respond(route, choice, key, scope, receive, send)
                 return
             headers = render(entry, int(now - entry.born), "L1")
-            engine.inherit(entry.tags, entry.stamp, fresh=True)
+            if engine.variable.get() is not None:
+                engine.inherit(entry.tags, entry.stamp, fresh=True)
             if entry.validated or scope["method"] == "HEAD":
                 await send_stored(entry, headers, scope, send)
             else:  # the same, without a call that would be felt here
@@ -170,8 +170,11 @@ class TierCacheMiddleware:
         async def look(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
-                if fill.ttl or not _FRESHNESS_FIELDS.isdisjoint([name for name, _ in headers]):
+                if fill.ttl:
                     route.stored()
+                for name, _ in headers:
+                    if name in _FRESHNESS_FIELDS:
+                        route.stored()
                 message = {**message, "headers": [*headers, _NOTHING_TO_STORE]}
             await send(message)
 
@@ -261,4 +264,7 @@ def _on_asyncio() -> bool:
 
 
 def _speaks_of_caching(scope: Scope) -> bool:
-    return any(name == b"cache-control" for name, _ in scope["headers"])
+    for name, _ in scope["headers"]:  # noqa: SIM110 - a generator would double what passing by costs
+        if name == b"cache-control":
+            return True
+    return False

@@ -25,6 +25,8 @@ _Running = ContextVar[Fill | None]
 class Prepared(IdleFill):
     """What runs in the handler's place on a hit: nothing, as `skipped` tells once the dependencies have let it pass."""
 
+    __slots__ = ("entry", "skipped")
+
     def __init__(self, entry: Entry) -> None:
         super().__init__(entry.stamp)
         self.entry = entry

@@ -53,13 +53,22 @@ def test_a_lifetime_that_is_none_is_refused(seconds: float) -> None:
         assert caught.value.option == "set_ttl"
 
 
-def test_a_fill_knows_for_whom_it_waits() -> None:
-    outer = Fill(Stamp("e", 0), key="a")
-    inner = Fill(Stamp("e", 0), key="b", outer=outer)
-    assert inner.is_filling("a")
-    assert inner.is_filling("b")
-    assert not inner.is_filling("c")
-    assert not outer.is_filling("b")
+def test_a_fill_needs_itself_and_whatever_it_waits_for_at_any_distance() -> None:
+    first, second, third, apart = (Fill(Stamp("e", 0), key=key) for key in "abcd")
+    first.waits_for.append(second)
+    second.waits_for += [apart, third]
+    assert first.needs(first)
+    assert first.needs(third)
+    assert not third.needs(first)
+    assert not apart.needs(third)
+
+
+def test_fills_that_wait_in_a_circle_are_looked_through_once() -> None:
+    first, second, apart = (Fill(Stamp("e", 0), key=key) for key in "abc")
+    first.waits_for.append(second)
+    second.waits_for.append(first)
+    assert first.needs(second)
+    assert not first.needs(apart)
 
 
 def test_of_what_is_said_while_nothing_is_cached_nothing_comes() -> None:

@@ -55,7 +55,7 @@ class ForgetfulFill(Fill):
 
 class InheritsNothing(Engine):
     def begin(self, key: str) -> Fill:
-        return ForgetfulFill(self.invalidation.stamp(), key=key, outer=self.outer)
+        return ForgetfulFill(self.invalidation.stamp(), key=key)
 
 
 class TrustsItsMap(Knowledge):
@@ -97,8 +97,10 @@ class IgnoresEpochs(Knowledge):
 class TakesAnyFlight(Flights[Entry]):
     """I6: every flight counts as young."""
 
-    def lead(self, key: str, work: Callable[[Flight[Entry]], Coroutine[Any, Any, None]]) -> Flight[Entry]:
-        flight = super().lead(key, work)
+    def lead(
+        self, key: str, work: Callable[[Flight[Entry]], Coroutine[Any, Any, None]], *, owner: object = None
+    ) -> Flight[Entry]:
+        flight = super().lead(key, work, owner=owner)
         flight.number += 10**9
         return flight
 

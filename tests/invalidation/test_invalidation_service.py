@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 
 import pytest
 
 from asgi_tiercache.invalidation import service
+from asgi_tiercache.invalidation.log import Appended
 from asgi_tiercache.invalidation.service import Invalidation, Trust, process_invalidation
 from asgi_tiercache.signals import Invalidated
 from asgi_tiercache.testing import TickingClock
@@ -180,6 +181,37 @@ def test_the_late_reply_to_a_clear_does_not_bring_the_old_epoch_back() -> None:
         log.resume()
         await late
         assert worker.service.stamp().epoch == "epoch 2"
+
+    asyncio.run(body())
+
+
+def test_an_invalidation_that_met_an_epoch_newer_than_the_workers_holds_here_when_it_returns() -> None:
+    """Sent in epoch 1, done in epoch 3, and in between the worker has learned of epoch 2: late, yet not void."""
+
+    class SlowOnTheWay(ScriptedLog):
+        arrives = asyncio.Event()
+
+        async def append(self, tags: Sequence[str]) -> Appended:
+            await self.arrives.wait()
+            return await super().append(tags)
+
+    async def body() -> None:
+        log = SlowOnTheWay()
+        worker = await Worker(log).started()
+        invalidating = asyncio.create_task(worker.service.invalidate(["a"]))
+        await ticks(2)
+        log.lose_control()
+        worker.clock.tick(1.0)
+        await worker.service.confirm()
+        assert worker.service.stamp().epoch == "epoch 2"
+        entry = worker.fill("a")
+        assert worker.service.current(entry)
+        log.lose_control()
+        log.arrives.set()
+        await invalidating
+        assert log.epoch == "epoch 3"
+        assert not worker.service.current(entry)
+        assert not await worker.service.verify(entry)
 
     asyncio.run(body())
 
