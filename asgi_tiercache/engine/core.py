@@ -91,6 +91,8 @@ class Engine:
         self.clock = clock
         self.fills: Flights[Entry] = Flights()
         self.unshareable = Unshareable()
+        self._kept = 0
+        """How many entries have been stored; tells a read whether it may have been overtaken."""
         self._reads: SharedReads[Found | None] = SharedReads()
         self.variable: ContextVar[Fill | None] = ContextVar("asgi_tiercache.current", default=None)
         """The variable behind `current`."""
@@ -173,16 +175,17 @@ class Engine:
         return found
 
     async def _read(self, stack: Stack, place: Place, key: str, canonical: bytes) -> Found | None:
-        before = place.bucket.get(key, self.clock.monotonic())
+        kept = self._kept
         located = await stack.get(key)
         if located is None or located[0].canonical != canonical:
             return None
         entry, tier = located
         if not self._timed(entry, place.policy) or not await self.invalidation.verify(entry):
             return None
-        since = place.bucket.get(key, self.clock.monotonic())
-        if since is not None and since is not before:
-            return Found(since, "L1")  # stored while this was being read, so it is the newer one
+        if kept != self._kept:
+            since = place.bucket.get(key, self.clock.monotonic())
+            if since is not None and since.created >= entry.created:
+                return Found(since, "L1")  # perhaps stored while this was being read
         self._admit(place.bucket, key, entry)
         return Found(entry, tier)
 
@@ -192,6 +195,7 @@ class Engine:
         """Store a new entry: in L1 before this returns, in the lower tiers behind the caller's back."""
         if not self._timed(entry, place.policy):
             return
+        self._kept += 1
         if not self._admit(place.bucket, key, entry):
             place.bucket.discard(key)  # what it replaces must not go on answering
         if self.stack is not None:

@@ -85,7 +85,7 @@ class Knowledge:
         return same
 
     def is_late(self, sent: str, epoch: str) -> bool:
-        """Whether a reply that speaks of `epoch` was overtaken: this worker has left the epoch `sent` meanwhile (I7)."""
+        """Whether a reply that speaks of `epoch` was overtaken: this worker left the epoch `sent` meanwhile (I7)."""
         return self.epoch not in (sent, epoch)
 
     def answered(self, answer: Answer) -> bool:

@@ -100,12 +100,14 @@ class RedisTier(Tier):
         """The bytes under each key, in the order asked."""
         if not keys:
             return []
-        with self._translated():
+        try:  # as in `_translated`, which would cost every hit a microsecond more
             async with self._slots.get():
                 if len(keys) == 1:
                     return [await self._link.ask(b"GET", self._key(keys[0]))]
                 found: list[bytes | None] = await self._link.ask(b"MGET", *map(self._key, keys))
                 return found
+        except Exception as error:
+            raise TierError(f"{self.name}: {describe(error)}") from error
 
     async def set_many(self, writes: Sequence[Write]) -> None:
         """Keep each of `writes` for its lifetime."""
