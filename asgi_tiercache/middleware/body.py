@@ -8,17 +8,8 @@ from starlette.types import Message, Receive
 async def peek(receive: Receive) -> tuple[bool, Receive]:
     """Whether a body follows, which no header need have announced (HTTP/2), and a `receive` that gives it all again."""
     first = await receive()
-    given = False
-
-    async def receive_again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return first
-
     follows = first["type"] == "http.request" and bool(first.get("body") or first.get("more_body", False))
-    return follows, receive_again
+    return follows, _before(first, receive)
 
 
 async def read_body(receive: Receive, limit: int) -> tuple[bytes, bool]:
@@ -40,6 +31,10 @@ async def read_body(receive: Receive, limit: int) -> tuple[bytes, bool]:
 
 def replay(body: bytes, receive: Receive, *, complete: bool = True) -> Receive:
     """A `receive` that gives `body`, which has been read already, before what else there is."""
+    return _before({"type": "http.request", "body": body, "more_body": not complete}, receive)
+
+
+def _before(first: Message, receive: Receive) -> Receive:
     given = False
 
     async def receive_again() -> Message:
@@ -47,6 +42,6 @@ def replay(body: bytes, receive: Receive, *, complete: bool = True) -> Receive:
         if given:
             return await receive()
         given = True
-        return {"type": "http.request", "body": body, "more_body": not complete}
+        return first
 
     return receive_again
