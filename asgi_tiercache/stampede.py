@@ -96,7 +96,7 @@ class Flights(Generic[T]):
     def tasks(self) -> list[asyncio.Task[None]]:
         """The running loop's flights that have not ended, those included that have landed already."""
         loop = asyncio.get_running_loop()
-        return [task for task in self._tasks if task.get_loop() is loop]
+        return [task for task in list(self._tasks) if task.get_loop() is loop]
 
     def _mine(self) -> dict[str, Flight[T]]:
         return self._by_loop.setdefault(asyncio.get_running_loop(), {})

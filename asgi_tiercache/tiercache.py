@@ -29,7 +29,7 @@ from asgi_tiercache.invalidation.redislog import RedisLog
 from asgi_tiercache.invalidation.service import MAX_LAG, MAX_UNVERIFIED, Invalidation, Receipt
 from asgi_tiercache.keys.escape import endpoint, frame
 from asgi_tiercache.keys.request import user_hash
-from asgi_tiercache.keys.template import tag
+from asgi_tiercache.keys.template import literal_tag, tag
 from asgi_tiercache.signals import Signals
 from asgi_tiercache.stats import RegionSize, Stats
 from asgi_tiercache.statsapp import make_stats_app
@@ -47,6 +47,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 MARK = "__tiercache__"
 CLOSE_SECONDS = 5.0
 DEADLINE = 0.3
+MAX_KEY = 1_024
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{0,64}")
 _DIRECT = Policy(ttl=1)  # of values stored directly; each `set` brings a lifetime of its own
 
@@ -344,9 +345,8 @@ class TierCache:
         load = awaitable_loader(loader)
         if self.disabled:
             return await self._functions.uncached(load)()
-        call = self._call(key, tags)
-        place = Place(self._place.bucket, _DIRECT.but(ttl=ttl))
-        return await self._values.get_or_fill(dataclasses.replace(call, place=place), load)
+        call = dataclasses.replace(self._call(key, tags), ttl=ttl)
+        return await self._values.get_or_fill(call, load)
 
     async def delete(self, *keys: str) -> None:
         """Forget the values under `keys` (of `set`, of functions with a template), on every worker."""
@@ -368,7 +368,8 @@ class TierCache:
         Raises:
             ConfigError: a tag is empty, longer than 256 bytes, or holds `*` or a control character.
         """
-        return await self.engine.invalidation.invalidate([tag(each, **values) for each in tags])
+        named = [tag(each, **values) if values else literal_tag(each) for each in tags]
+        return await self.engine.invalidation.invalidate(named)
 
     async def invalidate_key(self, *keys: str) -> Receipt:
         """Invalidate what stands under `keys`, as they appear in Redis without the namespace."""
@@ -422,12 +423,14 @@ class TierCache:
     def _full(self, key: str) -> str:
         if not isinstance(key, str) or not key or re.search(r"[\x00-\x1f\x7f]", key):
             raise ConfigError("key", f"must be a text without control characters that is not empty, not {key!r}")
+        if len(key) > MAX_KEY:
+            raise ConfigError("key", f"has at most {MAX_KEY} characters; this one has {len(key)}")
         return f"{self.namespace}:{key}" if self.namespace else key
 
     def _call(self, key: str, tags: Iterable[str] = ()) -> Call:
         full = self._full(key)
         canonical = frame(b"value", full.encode("utf-8", "surrogatepass"))
-        names = tuple(tag(each) for each in ([tags] if isinstance(tags, str) else tags))
+        names = tuple(literal_tag(each) for each in ([tags] if isinstance(tags, str) else tags))
         return Call(self._place, full, canonical, self._codec, names)
 
 

@@ -180,9 +180,7 @@ async def lower_tier(url: str) -> None:
     body = 1024
     client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=None)
     async with TierCache.from_url(url) as cache:
-        app = TierCacheMiddleware(
-            bare_app(body, plain_headers(body)), cache=cache, routes={"/l2": Policy(ttl=300)}
-        )
+        app = TierCacheMiddleware(bare_app(body, plain_headers(body)), cache=cache, routes={"/l2": Policy(ttl=300)})
         await app(scopes(1, "/l2", None)[0], receive, send)
         assert cache.engine.stack is not None
         await cache.engine.stack.flush()

@@ -90,6 +90,9 @@ class IdleFill(Fill):
     def set_ttl(self, seconds: float) -> None:
         check_seconds("set_ttl", seconds, zero=True)
 
+    def no_store(self) -> None:
+        pass
+
     def inherit(self, tags: Iterable[str], stamp: Stamp, *, fresh: bool) -> None:
         pass
 

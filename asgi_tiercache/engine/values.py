@@ -32,6 +32,8 @@ class Call:
     codec: ValueCodec
     tags: tuple[str, ...] = ()
     name: str = DIRECT
+    ttl: float | None = None
+    """Seconds; in place of the policy's."""
     """As it appears in statistics."""
 
 
@@ -79,7 +81,8 @@ class Values:
         flight = self._engine.fills.under_way(call.key)
         for _ in range(2):
             if flight is None:
-                return await self._lead(call, load, started)
+                hit = self._recall(call, started)  # a fill may have landed since this call looked
+                return hit[0] if hit is not None else await self._lead(call, load, started)
             if not self._engine.may_wait(flight):  # it is part of what waits for this
                 break
             with self._engine.waiting(flight.owner):
@@ -110,17 +113,22 @@ class Values:
     # ---- steps ----
 
     async def _find(self, call: Call, started: float) -> tuple[Any] | None:
-        engine, place = self._engine, call.place
-        entry, tier = engine.recall(place.bucket, call.key, call.canonical, engine.clock.monotonic()), "L1"
-        if entry is None:
-            found = await engine.fetch(place, call.key, call.canonical)
-            if found is None:
-                return None
-            entry, tier = found
+        hit = self._recall(call, started)
+        if hit is not None:
+            return hit
+        found = await self._engine.fetch(call.place, call.key, call.canonical)
+        return None if found is None else self._loaded(call, found.entry, found.tier, started)
+
+    def _recall(self, call: Call, started: float) -> tuple[Any] | None:
+        now = self._engine.clock.monotonic()
+        entry = self._engine.recall(call.place.bucket, call.key, call.canonical, now)
+        return None if entry is None else self._loaded(call, entry, "L1", started)
+
+    def _loaded(self, call: Call, entry: Entry, tier: str, started: float) -> tuple[Any] | None:
         try:
             value = call.codec.load(entry.body)
         except CodecError:  # stored by another version of the function, or by hand
-            engine.signals.emit(EntryRejected(tier, "no value of this kind"))
+            self._engine.signals.emit(EntryRejected(tier, "no value of this kind"))
             return None
         self._answer(call, entry, tier, started, fresh=True)
         return (value,)
@@ -185,7 +193,10 @@ class Values:
 
     @staticmethod
     def _lifetime(call: Call, fill: Fill) -> float:
-        return (call.place.policy.ttl if fill.ttl is None else fill.ttl) or 0.0
+        for ttl in (fill.ttl, call.ttl, call.place.policy.ttl):
+            if ttl is not None:
+                return ttl
+        return 0.0
 
     @staticmethod
     def _tags(call: Call, fill: Fill) -> tuple[str, ...]:

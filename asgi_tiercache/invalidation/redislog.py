@@ -101,11 +101,13 @@ class RedisLog:
         return Appended(_text(epoch), _position(id_), _position(previous))
 
     async def _hmget(self, fields: list[bytes]) -> list[Any]:
-        found: list[Any] = await self._link.client().hmget(self._keys[0], fields)
+        async with self._link.slot:
+            found: list[Any] = await self._link.client().hmget(self._keys[0], fields)
         return found
 
     async def _eval(self, script: str, *arguments: str | int | bytes) -> list[Any]:
-        answer: list[Any] = await self._link.client().register_script(script)(keys=self._keys, args=arguments)
+        async with self._link.slot:
+            answer: list[Any] = await self._link.client().register_script(script)(keys=self._keys, args=arguments)
         return answer
 
     async def _run(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:

@@ -97,11 +97,12 @@ class Invalidation:
     def current(self, entry: Entry) -> bool:
         """Whether `entry` is valid by what this worker knows; one comparison where nothing changed."""
         knowledge = self.knowledge
-        if entry.checked == knowledge.version:
+        version = knowledge.version  # before judging: another thread may raise it meanwhile
+        if entry.checked == version:
             return True
         if self._awaiting(entry) or knowledge.judge(entry) is not Verdict.VALID:
             return False
-        entry.checked = knowledge.version
+        entry.checked = version
         return True
 
     async def verify(self, entry: Entry) -> bool:

@@ -157,6 +157,7 @@ def _fingerprint(policy: Policy) -> bytes:
         "cookies": policy.cookies,
         "ignore": policy.ignore,
         "strict": policy.strict,
+        "downstream": policy.downstream,
         "user": qualified_name(policy.user) if policy.user else None,
         "key": qualified_name(policy.key) if policy.key else None,
     }

@@ -122,6 +122,15 @@ def tag(template: str, **values: object) -> str:
     return Template(template, option="tag").render_strict(values)
 
 
+def literal_tag(text: str) -> str:
+    """The tag written out as `text`, in which braces mean nothing.
+
+    Raises:
+        ConfigError: it is empty, longer than 256 bytes, or holds `*` or a control character.
+    """
+    return tolerant_tag(check_tag("tag", text))
+
+
 def tolerant_tag(text: str) -> str:
     """The tag that `tag` makes of `text`, and one for any other text, too: long ones are cut and end in their hash.
 

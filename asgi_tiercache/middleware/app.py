@@ -173,7 +173,7 @@ class TierCacheMiddleware:
                 if fill.ttl:
                     route.stored()
                 for name, _ in headers:
-                    if name in _FRESHNESS_FIELDS:
+                    if name.lower() in _FRESHNESS_FIELDS:
                         route.stored()
                 message = {**message, "headers": [*headers, _NOTHING_TO_STORE]}
             await send(message)

@@ -8,8 +8,9 @@ from starlette.types import Message, Receive
 async def peek(receive: Receive) -> tuple[bool, Receive]:
     """Whether a body follows, which no header need have announced (HTTP/2), and a `receive` that gives it all again."""
     first = await receive()
-    follows = first["type"] == "http.request" and bool(first.get("body") or first.get("more_body", False))
-    return follows, _before(first, receive)
+    while first["type"] == "http.request" and not first.get("body") and first.get("more_body", False):
+        first = await receive()  # some clients say last what they could have said first
+    return first["type"] == "http.request" and bool(first.get("body")), _before(first, receive)
 
 
 async def read_body(receive: Receive, limit: int) -> tuple[bytes, bool]:

@@ -8,6 +8,7 @@ leader's alone, a slow client slows the app down as it would without a cache, an
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +16,8 @@ from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.middleware.tee import Tee
 from asgi_tiercache.stampede import Flight
 from asgi_tiercache.types import Entry
+
+logger = logging.getLogger("asgi_tiercache")
 
 _Parcel = tuple[Message, "asyncio.Future[None] | None"]
 """A message, and where its sender waits to hear that it was sent."""
@@ -54,6 +57,10 @@ class ResponseFill:
         self._engine.variable.set(self._tee.fill)
         try:
             await self._app(self._scope, self._receive, self._send)
+        except Exception:
+            if self._left:  # nobody is there to raise it to
+                logger.exception("a handler failed after its client had left")
+            raise
         finally:
             self._tee.abandon()
             self._settled.set()

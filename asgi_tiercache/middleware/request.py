@@ -23,6 +23,12 @@ class Demands(NamedTuple):
     credentialed: bool = False
     directives: RequestDirectives = NO_DIRECTIVES
 
+    def shared_name(self, key: str) -> str:
+        """What it is remembered under that a response for `key` may not be shared: of a request with credentials,
+        that says nothing of those without.
+        """
+        return f"{key}\0credentialed" if self.credentialed else key
+
     def met_by(self, entry: Entry, now: float) -> bool:
         """Whether the request may be given `entry`, which is valid and fresh; `now` is the monotonic clock.
 

@@ -125,9 +125,11 @@ class Responder:
 
     async def _follow_or_fill(self) -> None:
         for _ in range(2):
-            if self._engine.unshareable.holds(self._fill_key, self._started):
-                break
             request = self._request
+            if request.demands.directives.no_store:
+                break
+            if self._engine.unshareable.holds(request.demands.shared_name(self._fill_key), self._started):
+                break
             now = self._engine.clock.monotonic()
             entry = recall(self._engine, self._route, request.key, request.scope, now)
             if entry is not None:

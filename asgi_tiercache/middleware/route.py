@@ -73,7 +73,7 @@ class Route:
         return (*rendered, *implicit, *((user_tag(key.user),) if key.user is not None else ()))
 
     def _rendered(self, path_params: Mapping[str, object], key: RequestKey) -> tuple[str, ...]:
-        query = dict(reversed(parse_qsl(key.query.decode("latin-1"), keep_blank_values=True)))
+        query = dict(parse_qsl(key.query.decode("latin-1"), keep_blank_values=True))
         values = {**query, **path_params}
         return tuple(tag for tag in (template.render(values) for template in self._templates) if tag is not None)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import anyio.to_thread
 from starlette.types import Message, Scope
 
@@ -11,6 +9,7 @@ from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.engine.tags import too_many
 from asgi_tiercache.http import cache_status
+from asgi_tiercache.http.conditional import NOT_MODIFIED
 from asgi_tiercache.http.fields import storable_headers, values, with_downstream
 from asgi_tiercache.http.storing import Refuse, Store, judge_response
 from asgi_tiercache.middleware.request import Request
@@ -36,6 +35,7 @@ class Tee:
         self._size = 0
         self._declared: int | None = None
         self._own_tags: tuple[str, ...] | None = None
+        self._shared_name = request.demands.shared_name(fill.key)
         self._scope = scope
         self._had_session = bool(request.scope.get("session"))
         self.fill = fill
@@ -62,8 +62,10 @@ class Tee:
         Unless it is an error that may pass, or what dependencies say of one request and perhaps not of the next.
         """
         self.abandon(reason)
-        if self._status < 500 and not self._route.runs_dependencies:
-            self._engine.unshareable.remember(self.fill.key, self._engine.clock.monotonic())
+        # A 304 answers a condition of this client's, and an error may pass.
+        passing = self._status >= 500 or self._status == NOT_MODIFIED
+        if not passing and not self._route.runs_dependencies and not self._request.demands.directives.no_store:
+            self._engine.unshareable.remember(self._shared_name, self._engine.clock.monotonic())
 
     def abandon(self, reason: str = "incomplete") -> None:
         """Give up what has not come to its end; nothing that is stored is affected."""
@@ -81,7 +83,7 @@ class Tee:
 
     def _start(self, message: Message) -> Message:
         self._status = message["status"]
-        self._headers = tuple((bytes(name), bytes(value)) for name, value in message.get("headers", ()))
+        self._headers = tuple((bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ()))
         verdict = self._judge()
         if isinstance(verdict, str):
             self.refuse(verdict)
@@ -174,7 +176,7 @@ class Tee:
             return self.refuse(verdict)
         entry = self._made(verdict)
         self._route.variants.keep(entry, self._request.key, self._request.scope, verdict.vary)
-        self._engine.unshareable.forget(self.fill.key)
+        self._engine.unshareable.forget(self._shared_name)
         self.entry = entry
 
     def _made(self, verdict: Store) -> Entry:
@@ -193,8 +195,9 @@ class Tee:
 
 
 def _read_small(path: str, limit: int) -> bytes | None:
-    if os.path.getsize(path) > limit:
-        return None
-    with open(path, "rb") as file:
-        body = file.read(limit + 1)
+    try:
+        with open(path, "rb") as file:
+            body = file.read(limit + 1)
+    except OSError:
+        return None  # the server will find out by itself
     return body if len(body) <= limit else None

@@ -21,10 +21,10 @@ from asgi_tiercache.tiers.connections import KeptConnections
 from asgi_tiercache.tiers.loops import PerLoop
 from asgi_tiercache.types import Tier, Write
 
-MAX_CONNECTIONS = 64
-"""Connections of one event loop to one server."""
 MAX_AT_ONCE = 48
-"""Operations of the tier under way at a time; the connections left over are for whoever else uses the link."""
+"""Operations on one event loop that are under way at a time."""
+MAX_CONNECTIONS = 2 * MAX_AT_ONCE
+"""Connections of one event loop to one server: those kept at hand for reads, and those of the pool."""
 
 
 class RedisLink:
@@ -43,9 +43,13 @@ class RedisLink:
     def __init__(self, url: str | None = None, *, client: Redis | None = None) -> None:
         if (url is None) == (client is None):
             raise ConfigError("url", "give either a URL or a client")
+        if client is not None and client.connection_pool.connection_kwargs.get("decode_responses"):
+            raise ConfigError("client", "must not decode responses: entries are bytes")
         self._url = url
         self._given = client
         self._options = {} if url is None else _pool_options(url)
+        # redis-py's pool raises where it has no connection left; a moment's wait under the deadline is better.
+        self._slots = PerLoop(lambda: asyncio.Semaphore(MAX_AT_ONCE))
         self._clients = PerLoop(self._connect, _disconnect)
         self._kept = PerLoop(lambda: KeptConnections(self.client().connection_pool))
 
@@ -56,6 +60,11 @@ class RedisLink:
             RuntimeError: no event loop is running, or it is ending.
         """
         return self._given or self._clients.get()
+
+    @property
+    def slot(self) -> asyncio.Semaphore:
+        """Held around each operation on the running loop, so that they never outnumber the connections."""
+        return self._slots.get()
 
     async def ask(self, *command: bytes) -> Any:
         """The reply to `command`, on the shortest way: past the pool, unless the client was given with one of its own.
@@ -93,15 +102,13 @@ class RedisTier(Tier):
         self.name = name
         self._link = link
         self._prefix = prefix
-        # redis-py's pool raises where it has no connection left; a moment's wait under the deadline is better.
-        self._slots = PerLoop(lambda: asyncio.Semaphore(MAX_AT_ONCE))
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The bytes under each key, in the order asked."""
         if not keys:
             return []
         try:  # as in `_translated`, which would cost every hit a microsecond more
-            async with self._slots.get():
+            async with self._link.slot:
                 if len(keys) == 1:
                     return [await self._link.ask(b"GET", self._key(keys[0]))]
                 found: list[bytes | None] = await self._link.ask(b"MGET", *map(self._key, keys))
@@ -114,7 +121,7 @@ class RedisTier(Tier):
         if not writes:
             return
         with self._translated():
-            async with self._slots.get(), self._link.client().pipeline(transaction=False) as pipe:
+            async with self._link.slot, self._link.client().pipeline(transaction=False) as pipe:
                 for write in writes:
                     pipe.set(self._key(write.key), write.data, px=max(1, round(write.ttl * 1000)))
                 # Raised by the pipeline itself, an error would quote the command, hence the entry's bytes.
@@ -125,7 +132,7 @@ class RedisTier(Tier):
         if not keys:
             return
         with self._translated():
-            async with self._slots.get():
+            async with self._link.slot:
                 await self._link.client().unlink(*map(self._key, keys))
 
     async def ping(self) -> None:
@@ -162,7 +169,7 @@ def _pool_options(url: str) -> dict[str, Any]:
         ConfigError: the URL cannot be used. The message does not quote it: who knows which part is the password.
     """
     try:
-        options = {"max_connections": MAX_CONNECTIONS, **parse_url(url), **_settings()}
+        options = {**parse_url(url), **_settings()}
         _check_database(url)
         pool: Any = ConnectionPool(**options)
         pool.make_connection()
@@ -172,7 +179,8 @@ def _pool_options(url: str) -> dict[str, Any]:
             f"is not one that redis-py can use ({type(error).__name__}); expected"
             " redis://[user:password@]host[:port][/db], rediss://... or unix:///path",
         ) from None
-    return options
+    # Fewer than the slots may use at a time would make errors of a rush.
+    return {**options, "max_connections": MAX_CONNECTIONS}
 
 
 def _settings() -> dict[str, Any]:

@@ -165,7 +165,8 @@ class WriteQueue:
     async def _drain(self, worker: _Worker) -> None:
         while self._waiting:
             async with worker.turn:
-                await self._write(self._take())
+                if batch := self._take():
+                    await self._write(batch)
 
     async def _write(self, batch: list[Write]) -> None:
         try:

@@ -103,7 +103,7 @@ def test_the_clients_own_retries_timeouts_and_maintenance_notifications_are_off(
         assert [options[name] for name in ("socket_timeout", "socket_connect_timeout")] == [None, None]
         assert (options["health_check_interval"], options["decode_responses"]) == (0, False)
         assert not getattr(pool, "maint_notifications_enabled", bool)(), "clients before 8.1 know none"
-        assert pool.max_connections == 64
+        assert pool.max_connections == 96
 
     asyncio.run(body())
 
