@@ -187,6 +187,7 @@ class TierCache:
         fills = self.engine.fills.tasks()
         if fills:
             await asyncio.wait(fills, timeout=CLOSE_SECONDS)
+        await self.engine.invalidation.aclose()
         if self.engine.stack is not None:
             await self.engine.stack.aclose(CLOSE_SECONDS)
         if self._home is asyncio.get_running_loop():

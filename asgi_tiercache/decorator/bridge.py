@@ -53,16 +53,23 @@ class Bridge:
         loop = self._loop(name)
         work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
 
+        asked: list[asyncio.Future[Any]] = []
+
         async def load() -> Any:
             made = asyncio.get_running_loop().create_future()
+            asked.append(made)
             work.put((contextvars.copy_context(), made))
             return await made
 
         future = asyncio.run_coroutine_threadsafe(self._values.get_or_fill(call, load), loop)
         future.add_done_callback(lambda _: work.put(None))
-        while (item := work.get()) is not None:
-            context, made = item
-            _settle_from_thread(made, context, function)
+        try:
+            while (item := work.get()) is not None:
+                context, made = item
+                _settle_from_thread(made, context, function)
+        except BaseException:  # Ctrl-C: this thread computes nothing any more, and others must not wait for it
+            loop.call_soon_threadsafe(_give_up, future, asked)
+            raise
         try:
             return future.result()
         except _CarriedError as carried:
@@ -153,6 +160,12 @@ def _settle_from_thread(made: asyncio.Future[Any], context: contextvars.Context,
     except BaseException as raised:
         error = _CarriedError(raised)
     made.get_loop().call_soon_threadsafe(_settle, made, value, error)
+
+
+def _give_up(future: Future[Any], asked: list[asyncio.Future[Any]]) -> None:
+    future.cancel()
+    for made in asked:
+        made.cancel()
 
 
 class _CarriedError(Exception):

@@ -20,6 +20,11 @@ def hit(*, ttl: int, detail: str) -> bytes:
     return f"tiercache; hit; ttl={ttl}{_detail(detail)}".encode("ascii")
 
 
+def local(*, detail: str) -> bytes:
+    """The member of a response that the cache has made by itself: neither a hit nor forwarded (section 2)."""
+    return f"tiercache{_detail(detail)}".encode("ascii")
+
+
 def forward(reason: str, *, stored: bool = False, collapsed: bool = False, detail: str = "") -> bytes:
     """The member for a request that went on to the application.
 

@@ -20,6 +20,9 @@ T = TypeVar("T")
 MAX_LAG = 1.0
 MAX_UNVERIFIED = 60.0
 MAX_PENDING = 10_000
+FIRST_RETRY = 0.5
+LONGEST_RETRY = 5.0
+"""Seconds between attempts to send what the log has not taken."""
 
 
 class Trust(enum.Enum):
@@ -78,6 +81,7 @@ class Invalidation:
         self._pending: dict[str, int] = {}
         self._pending_clear = 0
         self._question: tuple[asyncio.AbstractEventLoop, asyncio.Task[bool]] | None = None
+        self._retrying: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
         self.knowledge = Knowledge()
         self.attention_at = -math.inf
         """Monotonic time from which on `confirm` must be asked before an entry is used."""
@@ -87,6 +91,17 @@ class Invalidation:
 
     def __repr__(self) -> str:
         return f"<Invalidation {self._log!r} {self.knowledge!r} pending={len(self._pending)}>"
+
+    async def aclose(self) -> None:
+        """Send what is held, if the log takes it now, and end what runs on this loop."""
+        loop = asyncio.get_running_loop()
+        if self._pending or self._pending_clear:
+            self._renewal()
+        if self._question is not None and self._question[0] is loop:
+            await asyncio.wait([self._question[1]])
+        if self._retrying is not None and self._retrying[0] is loop:
+            self._retrying[1].cancel()
+            await asyncio.wait([self._retrying[1]])
 
     # ---- judging ----
 
@@ -149,12 +164,15 @@ class Invalidation:
 
     async def _ask(self, tags: Sequence[str]) -> Answer | None:
         sent = self._clock.monotonic()
-        epoch = self.knowledge.epoch
+        epoch, position = self.knowledge.epoch, self.knowledge.position
         try:
             answer = await self._log.ask(tags)
         except TierError:
             return None
         if epoch != self.knowledge.epoch:
+            return None
+        if answer.epoch == epoch and answer.clock < position:
+            self._hold_clear()  # the log went back, as after a failover: what it has lost nobody can tell
             return None
         if not self.knowledge.answered(answer):
             self._drop_memory()
@@ -185,6 +203,8 @@ class Invalidation:
             raise
         if appended is None:
             self._hold(tags)
+        else:
+            self._send_held()
         return self._receipt(kind, tags, appended, durable=appended is not None)
 
     async def clear(self) -> Receipt:
@@ -197,6 +217,8 @@ class Invalidation:
         if appended is None:
             self._hold_clear()
             self._drop_memory()
+        else:
+            self._send_held()
         return self._receipt("all", (), appended, durable=appended is not None)
 
     def _receipt(self, kind: str, tags: tuple[str, ...], appended: Appended | None, *, durable: bool) -> Receipt:
@@ -252,6 +274,22 @@ class Invalidation:
     def _distrust(self) -> None:
         self.knowledge.version += 1
         self.attention_at = self._leased_until = -math.inf
+        loop = asyncio.get_running_loop()
+        if self._retrying is None or self._retrying[0] is not loop or self._retrying[1].done():
+            self._retrying = loop, loop.create_task(self._retry())
+
+    async def _retry(self) -> None:
+        """Send what is held until nothing is, also on a worker that is asked for nothing meanwhile."""
+        pause = FIRST_RETRY
+        while self._pending or self._pending_clear:
+            await self._clock.sleep(pause)
+            pause = min(2 * pause, LONGEST_RETRY)
+            await asyncio.shield(self._renewal())
+
+    def _send_held(self) -> None:
+        """The log is in reach: now is the time."""
+        if self._pending or self._pending_clear:
+            self._renewal()
 
     def _awaiting(self, entry: Entry) -> bool:
         if not self._pending and not self._pending_clear:

@@ -92,6 +92,7 @@ class TierCacheMiddleware:
         self._table = RouteTable(None, self._policies, default, mark=cache.policy_of)
         self._table_app: object = None
         self._routes: dict[Target, Route] = {}
+        self._generation = 0
         cache.serve()
 
     def __repr__(self) -> str:
@@ -159,8 +160,8 @@ class TierCacheMiddleware:
 
     async def _pass_by(self, route: Route, reason: str, scope: Scope, receive: Receive, send: Send) -> None:
         route.passed_by(reason)
-        await pass_by(self._engine, self.app, scope, receive, send, reason)
         self._engine.signals.emit(Answered(route.name, "pass", reason, 0.0))
+        await pass_by(self._engine, self.app, scope, receive, send, reason)
 
     async def _glance(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass by on a route whose responses never say that they may be stored; the first that does ends that."""
@@ -183,7 +184,7 @@ class TierCacheMiddleware:
                 await self.app(scope, receive, look)
         finally:
             self._engine.inherit(tuple(fill.tags), fill.stamp, fresh=False)
-        self._engine.signals.emit(Answered(route.name, "miss", "no-freshness", 0.0))
+            self._engine.signals.emit(Answered(route.name, "miss", "no-freshness", 0.0))
 
     async def _serve_by_body(self, route: Route, choice: Choice, scope: Scope, receive: Receive, send: Send) -> None:
         body, complete = await read_body(receive, route.policy.max_body)
@@ -220,6 +221,9 @@ class TierCacheMiddleware:
         """The route of a target that is met for the first time; None where it is never cached."""
         if target.policy is None:
             return None
+        if self._generation != self._table.generation:
+            self._routes.clear()
+            self._generation = self._table.generation
         route = Route(self._engine, target, namespace=self._cache.namespace)
         if route.runs_dependencies:
             for dependant in self._table.dependants(target):

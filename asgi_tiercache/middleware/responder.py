@@ -23,7 +23,7 @@ from asgi_tiercache.types import Entry
 
 FOLLOW_SECONDS = 30.0
 """How long a request waits for another's response before it asks the handler itself."""
-_OURS = frozenset({"headers", "query_string", "session", "user", "auth", "client"})
+_KEPT_FROM_OUTSIDE = frozenset({"headers", "query_string", "session", "user", "auth", "client"})
 """What a handler's scope has of ours: middleware above finds there what it put there."""
 
 
@@ -76,8 +76,8 @@ class Responder:
         """Let the handler answer the request as it came; `Cache-Status` says why."""
         self._route.passed_by(reason)
         receive = replay(self._body, self._receive) if self._route.policy.body else self._receive
+        self._engine.signals.emit(Answered(self._route.name, "pass", reason, 0.0))
         await pass_by(self._engine, self._app, self._request.scope, receive, self._send, reason, forward)
-        self._report("pass", reason)
 
     # ---- looking up ----
 
@@ -115,7 +115,7 @@ class Responder:
 
     async def _gateway_timeout(self) -> None:
         """RFC 9111, section 5.2.1.7."""
-        status = cache_status.forward("bypass", detail="only-if-cached")
+        status = cache_status.local(detail="only-if-cached")
         headers = [(b"content-length", b"0"), (CACHE_STATUS, status)]
         await self._send({"type": "http.response.start", "status": 504, "headers": headers})
         await self._send({"type": "http.response.body", "body": b""})
@@ -160,14 +160,14 @@ class Responder:
             if self._route.runs_dependencies:
                 return None  # what a dependency makes of the leader's request says nothing of this one
             raise
-        if entry is None or not self._answers(entry) or not self._request.demands.met_by(entry, self._started):
+        if entry is None or not self._is_answered_by(entry) or not self._request.demands.met_by(entry, self._started):
             return None
         young = flight.number > self._arrived
         if young or await self._engine.invalidation.verify(entry):
             return entry
         return None
 
-    def _answers(self, entry: Entry) -> bool:
+    def _is_answered_by(self, entry: Entry) -> bool:
         if not entry.vary:
             return entry.canonical == self._request.key.canonical
         return entry.canonical == self._choose(entry).canonical
@@ -225,7 +225,7 @@ class Responder:
         """Let middleware above find what the router and the handler have put into their scope: `route`, `state`..."""
         theirs = self._request.scope
         for name, value in scope.items():
-            if name not in _OURS and theirs.get(name) is not value:
+            if name not in _KEPT_FROM_OUTSIDE and theirs.get(name) is not value:
                 theirs[name] = value
 
     def _learn(self, tee: Tee) -> None:

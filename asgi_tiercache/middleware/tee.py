@@ -147,8 +147,14 @@ class Tee:
         if self.refusal is None:
             told = list(with_downstream(self._headers, self._route.policy.downstream))
         stored = self.refusal is None and self._declared is not None
-        told.append((CACHE_STATUS, cache_status.forward("uri-miss", stored=stored, detail=self.refusal or "")))
+        told.append((CACHE_STATUS, cache_status.forward(self._forwarded(), stored=stored, detail=self.refusal or "")))
         return told
+
+    def _forwarded(self) -> str:
+        """Why the request came here (RFC 9211, section 2.2)."""
+        if self._request.demands.directives.no_cache:
+            return "request"
+        return "uri-miss" if self.fill.key == self._request.key.text else "vary-miss"
 
     # ---- the body ----
 

@@ -81,6 +81,8 @@ class RouteTable:
         self._keys = Keys(routes)
         self._default = default
         self._mark = mark
+        self.generation = 0
+        """Raised whenever the routes are read anew; targets of an older one do not come back."""
         self._load()
 
     def __repr__(self) -> str:
@@ -139,6 +141,7 @@ class RouteTable:
         return [] if target.dependant is None else [target.dependant]
 
     def _load(self) -> None:
+        self.generation += 1
         self._tree: Tree | None = build(self._app)
         self._leaves = [leaf for leaf in self._tree.leaves if leaf.reads] if self._tree else []
         self._router = self._tree.router if self._tree else _NO_ROUTER

@@ -44,6 +44,9 @@ class Guarded(Tier):
             found = await self.breaker.run("get", partial(self._tier.get_many, keys), probe=self._tier.ping)
         except TierError:
             found = [None] * len(keys)
+        if len(found) != len(keys):
+            self._signals.emit(TierFailed(self.name, "get", f"{len(found)} answers to {len(keys)} questions"))
+            found = [None] * len(keys)
         if asked:
             misses = found.count(None)
             seconds = self._clock.monotonic() - started
