@@ -82,57 +82,17 @@ class TierCache:
         max_unverified: float = MAX_UNVERIFIED,
         clock: Clock | None = None,
     ) -> None:
-        clock = clock or SystemClock()
-        signals = Signals()
-        guarded = None
         check_seconds("deadline", deadline)
         if l2 is not None and not hasattr(l2, "get_many"):
             raise ConfigError("l2", f"must be a tier, not {l2!r}; TierCache.from_url() takes a URL")
         if log is not None and not hasattr(log, "append"):
             raise ConfigError("log", f"must be an invalidation log, not {log!r}")
-        if l2 is not None:
-            breaker = Breaker(tier=l2.name, deadline=deadline, clock=clock, signals=signals)
-            guarded = Guarded(l2, breaker, clock=clock, signals=signals)
-        self._compose(guarded, log or ProcessLog(), namespace, max_lag, max_unverified, clock, signals)
-
-    @classmethod
-    def from_url(
-        cls,
-        url: str,
-        *,
-        namespace: str = "",
-        deadline: float = DEADLINE,
-        max_lag: float = MAX_LAG,
-        max_unverified: float = MAX_UNVERIFIED,
-        clock: Clock | None = None,
-    ) -> Self:
-        """A cache with Redis as L2 and as the log of invalidations; `url` as redis-py takes it.
-
-        Nothing is connected before the first use.
-
-        Raises:
-            ConfigError: the URL does not parse, or an option is wrong.
-        """
         clock = clock or SystemClock()
         signals = Signals()
-        link = RedisLink(url)
-        breaker = Breaker(tier="L2", deadline=check_seconds("deadline", deadline), clock=clock, signals=signals)
-        tier = Guarded(RedisTier(link), breaker, clock=clock, signals=signals)
-        log = RedisLog(link, breaker, namespace=_checked(namespace))
-        cache = cls.__new__(cls)
-        cache._compose(tier, log, namespace, max_lag, max_unverified, clock, signals)
-        return cache
-
-    def _compose(
-        self,
-        tier: Tier | None,
-        log: InvalidationLog,
-        namespace: str,
-        max_lag: float,
-        max_unverified: float,
-        clock: Clock,
-        signals: Signals,
-    ) -> None:
+        breaker = Breaker(tier=l2.name if l2 else "L2", deadline=deadline, clock=clock, signals=signals)
+        if isinstance(log, RedisLog):
+            log.breaker = breaker  # one server, one judgement on whether it is well
+        tiers = [] if l2 is None else [Guarded(l2, breaker, clock=clock, signals=signals)]
         self.namespace = _checked(namespace)
         """Begins every key."""
         self.disabled = os.environ.get("TIERCACHE_DISABLED", "") == "1"
@@ -140,9 +100,9 @@ class TierCache:
         memory = Memory(signals=signals)
         self.engine = Engine(
             memory=memory,
-            stack=Stack([tier], clock=clock, signals=signals) if tier is not None else None,
+            stack=Stack(tiers, clock=clock, signals=signals) if tiers else None,
             invalidation=Invalidation(
-                log,
+                log or ProcessLog(),
                 clock=clock,
                 signals=signals,
                 drop_memory=memory.clear,
@@ -165,6 +125,19 @@ class TierCache:
         self._home: asyncio.AbstractEventLoop | None = None
         self._marked: list[str] = []
         self._served = False
+
+    @classmethod
+    def from_url(cls, url: str, *, namespace: str = "", **options: Any) -> Self:
+        """A cache with Redis as L2 and as the log of invalidations; `url` as redis-py takes it.
+
+        Nothing is connected before the first use. `options` are those of the constructor.
+
+        Raises:
+            ConfigError: the URL does not parse, or an option is wrong.
+        """
+        link = RedisLink(url)
+        log = RedisLog(link, namespace=_checked(namespace))
+        return cls(l2=RedisTier(link), log=log, namespace=namespace, **options)
 
     def __repr__(self) -> str:
         return f"<TierCache {self.namespace or '(no namespace)'} {self.engine!r}>"

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 from asgi_tiercache.config import Policy
-from asgi_tiercache.engine.fill import IDLE, Fill, IdleFill
+from asgi_tiercache.engine.fill import IDLE, Fill, IdleFill, Running, Waiting
 from asgi_tiercache.errors import CodecError, NoFillError
 from asgi_tiercache.http.conditional import has_validator
 from asgi_tiercache.invalidation.service import Invalidation, Trust
@@ -30,45 +30,6 @@ class Found(NamedTuple):
 
     entry: Entry
     tier: str
-
-
-class Waiting:
-    """A context in which one fill waits for another."""
-
-    __slots__ = ("_fill", "_outer")
-
-    def __init__(self, outer: Fill | None, fill: object) -> None:
-        self._outer = outer
-        self._fill = fill
-
-    def __enter__(self) -> None:
-        if self._outer is not None and isinstance(self._fill, Fill):
-            self._outer.waits_for.append(self._fill)
-
-    def __exit__(self, *_: object) -> None:
-        if self._outer is not None and isinstance(self._fill, Fill):
-            self._outer.waits_for.remove(self._fill)
-
-
-class Running:
-    """A context in which a fill runs, while the one that ran before waits for it."""
-
-    __slots__ = ("_fill", "_outer", "_token", "_variable")
-
-    def __init__(self, variable: ContextVar[Fill | None], outer: Fill | None, fill: Fill) -> None:
-        self._variable = variable
-        self._outer = outer
-        self._fill = fill
-
-    def __enter__(self) -> None:
-        if self._outer is not None:
-            self._outer.waits_for.append(self._fill)
-        self._token = self._variable.set(self._fill)
-
-    def __exit__(self, *_: object) -> None:
-        self._variable.reset(self._token)
-        if self._outer is not None:
-            self._outer.waits_for.remove(self._fill)
 
 
 class Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextvars import ContextVar
 
 from asgi_tiercache.config import check_seconds
 from asgi_tiercache.keys.template import tag, tolerant_tag
@@ -99,3 +100,42 @@ class IdleFill(Fill):
 
 IDLE = IdleFill(Stamp("", 0))
 """The fill of every request that passes by."""
+
+
+class Waiting:
+    """A context in which one fill waits for another."""
+
+    __slots__ = ("_fill", "_outer")
+
+    def __init__(self, outer: Fill | None, fill: object) -> None:
+        self._outer = outer
+        self._fill = fill
+
+    def __enter__(self) -> None:
+        if self._outer is not None and isinstance(self._fill, Fill):
+            self._outer.waits_for.append(self._fill)
+
+    def __exit__(self, *_: object) -> None:
+        if self._outer is not None and isinstance(self._fill, Fill):
+            self._outer.waits_for.remove(self._fill)
+
+
+class Running:
+    """A context in which a fill runs, while the one that ran before waits for it."""
+
+    __slots__ = ("_fill", "_outer", "_token", "_variable")
+
+    def __init__(self, variable: ContextVar[Fill | None], outer: Fill | None, fill: Fill) -> None:
+        self._variable = variable
+        self._outer = outer
+        self._fill = fill
+
+    def __enter__(self) -> None:
+        if self._outer is not None:
+            self._outer.waits_for.append(self._fill)
+        self._token = self._variable.set(self._fill)
+
+    def __exit__(self, *_: object) -> None:
+        self._variable.reset(self._token)
+        if self._outer is not None:
+            self._outer.waits_for.remove(self._fill)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.invalidation.log import Answer, Appended
-from asgi_tiercache.tiers.breaker import Breaker
+from asgi_tiercache.tiers.breaker import Breaker, describe
 from asgi_tiercache.tiers.redis import RedisLink
 
 T = TypeVar("T")
@@ -69,9 +69,10 @@ class RedisLog:
 
     shared = True
 
-    def __init__(self, link: RedisLink, breaker: Breaker, *, namespace: str = "") -> None:
+    def __init__(self, link: RedisLink, breaker: Breaker | None = None, *, namespace: str = "") -> None:
         self._link = link
-        self._breaker = breaker
+        self.breaker = breaker
+        """None: calls have neither a deadline nor a breaker; a `TierCache` gives the log that of its tier."""
         slot = namespace or "tiercache"
         self._keys = [f"{{{slot}}}:control", f"{{{slot}}}:log"]
 
@@ -111,7 +112,12 @@ class RedisLog:
         return answer
 
     async def _run(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
-        return await self._breaker.run(operation, call, probe=self._ping)
+        if self.breaker is not None:
+            return await self.breaker.run(operation, call, probe=self._ping)
+        try:
+            return await call()
+        except Exception as error:
+            raise TierError(f"{self!r}: {describe(error)}") from error
 
     async def _ping(self) -> object:
         return await self._link.client().ping()

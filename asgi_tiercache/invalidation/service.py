@@ -320,8 +320,3 @@ class Invalidation:
             if self._pending.get(tag) == number:
                 del self._pending[tag]
         return not self._pending
-
-
-def process_invalidation(*, clock: Clock, signals: Signals, drop_memory: Callable[[], None]) -> Invalidation:
-    """The invalidation of a cache without Redis: the log lives, and is asked, in this process."""
-    return Invalidation(ProcessLog(), clock=clock, signals=signals, drop_memory=drop_memory)

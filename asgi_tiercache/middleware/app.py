@@ -172,10 +172,10 @@ class TierCacheMiddleware:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
                 if fill.ttl:
-                    route.stored()
+                    route.saw_storable()
                 for name, _ in headers:
                     if name.lower() in _FRESHNESS_FIELDS:
-                        route.stored()
+                        route.saw_storable()
                 message = {**message, "headers": [*headers, _NOTHING_TO_STORE]}
             await send(message)
 

@@ -12,7 +12,7 @@ from asgi_tiercache.invalidation.service import Trust
 from asgi_tiercache.keys.withhold import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.middleware.answer import ConditionalSend, ThroughDependencies, render, send_stored
 from asgi_tiercache.middleware.body import peek, replay
-from asgi_tiercache.middleware.fill import ResponseFill
+from asgi_tiercache.middleware.relay import ResponseFill
 from asgi_tiercache.middleware.request import Request, recall
 from asgi_tiercache.middleware.route import Route
 from asgi_tiercache.middleware.tee import CACHE_STATUS, Tee
@@ -99,8 +99,8 @@ class Responder:
     # ---- answering ----
 
     async def _answer(self, entry: Entry, tier: str, *, fresh: bool = True) -> None:
-        self._route.counted()
-        self._route.stored()
+        self._route.count()
+        self._route.saw_storable()
         self._engine.inherit(entry.tags, entry.stamp, fresh=fresh)
         told = tier if self._trust is Trust.VERIFIED else f"{tier}-unverified"
         headers = render(entry, max(0, int(self._engine.clock.monotonic() - entry.born)), told)
@@ -230,11 +230,11 @@ class Responder:
 
     def _learn(self, tee: Tee) -> None:
         self._engine.inherit(tee.tags(), tee.fill.stamp, fresh=False)
-        self._route.counted()
+        self._route.count()
         if tee.entry is not None:
-            self._route.stored()
+            self._route.saw_storable()
         else:
-            self._route.unstored()
+            self._route.saw_unstorable()
         self._report("miss", tee.refusal or "")
 
     def _report(self, outcome: str, detail: str) -> None:

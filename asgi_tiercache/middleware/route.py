@@ -79,12 +79,12 @@ class Route:
 
     # ---- what the route's recent responses were like ----
 
-    def stored(self) -> None:
+    def saw_storable(self) -> None:
         """A response of the route could be stored."""
         self._unstored = 0
         self.idle = False
 
-    def unstored(self) -> None:
+    def saw_unstorable(self) -> None:
         """A response of the route could not be stored."""
         self._unstored += 1
         self.idle = self._unstored >= IDLE_AFTER and self._only_responses_decide
@@ -93,7 +93,7 @@ class Route:
         """What to report of an answer from L1 to a request that arrived at `started`; every 16th is timed."""
         self._hits = hits = self._hits + 1
         if self._passed is not None:
-            self.counted()
+            self.count()
         if hits % TIMED_HITS != 1:
             return self._hit
         return self._hit._replace(seconds=self._clock.monotonic() - started)
@@ -103,9 +103,9 @@ class Route:
         if self._passed is None:
             return
         self._passed[reason] = self._passed.get(reason, 0) + 1
-        self.counted()
+        self.count()
 
-    def counted(self) -> None:
+    def count(self) -> None:
         """Count a request that did not pass by, or that `passed_by` has counted."""
         if self._passed is None:
             return

@@ -6,8 +6,8 @@ from collections.abc import Coroutine, Sequence
 import pytest
 
 from asgi_tiercache.invalidation import service
-from asgi_tiercache.invalidation.log import Appended
-from asgi_tiercache.invalidation.service import Invalidation, Trust, process_invalidation
+from asgi_tiercache.invalidation.log import Appended, ProcessLog
+from asgi_tiercache.invalidation.service import Invalidation, Trust
 from asgi_tiercache.signals import Invalidated
 from asgi_tiercache.testing import TickingClock
 from asgi_tiercache.types import Stamp
@@ -430,7 +430,7 @@ def test_a_log_that_was_never_reached_is_unverified_from_the_start_and_then_laps
 
 def test_a_process_log_needs_no_lease() -> None:
     clock = TickingClock()
-    invalidation = process_invalidation(clock=clock, signals=Recorder(), drop_memory=lambda: None)
+    invalidation = Invalidation(ProcessLog(), clock=clock, signals=Recorder(), drop_memory=lambda: None)
     assert asyncio.run(invalidation.confirm()) is Trust.VERIFIED
     clock.tick(10**9)
     assert clock.monotonic() < invalidation.attention_at
