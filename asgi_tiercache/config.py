@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -205,7 +206,7 @@ class Policy:
 
     def _check_names(self) -> None:
         for template in self.tags:
-            check_tag("tags", re.sub(r"\{\w+\}", "x", template))
+            _check_template("tags", template)
         for name in self.vary_on:
             if not _TOKEN.fullmatch(name):
                 raise ConfigError("vary_on", f"{name!r} is not a header name")
@@ -225,6 +226,11 @@ class Policy:
             value = getattr(self, option)
             if value is not None and not callable(value):
                 raise ConfigError(option, f"must be callable, not {value!r}")
+            if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
+                raise ConfigError(option, f"must be a plain function, which {value!r} is not")
+        for option in ("strict", "body", "compress", "hash_path", "per_user", "request_directives"):
+            if not isinstance(getattr(self, option), bool):
+                raise ConfigError(option, f"must be True or False, not {getattr(self, option)!r}")
         for option, allowed in _CHOICES.items():
             if getattr(self, option) not in allowed:
                 raise ConfigError(option, f"must be one of {', '.join(allowed)}, not {getattr(self, option)!r}")
@@ -258,6 +264,13 @@ def check_tag(option: str, tag: str) -> str:
     if re.search(r"[*\x00-\x1f\x7f]", tag):
         raise ConfigError(option, f"a tag must not hold '*' or control characters: {tag!r}")
     return tag
+
+
+def _check_template(option: str, template: str) -> None:
+    literal = re.sub(r"\{[^\W\d]\w*\}", "x", template)
+    if "{" in literal or "}" in literal:
+        raise ConfigError(option, f"the fields in {template!r} must be plain names in pairs of braces")
+    check_tag(option, literal)
 
 
 def _strings(option: str, value: str | Iterable[str]) -> tuple[str, ...]:

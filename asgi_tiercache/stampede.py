@@ -26,6 +26,8 @@ class Flight(Generic[T]):
         """Whatever the one who leads wants others to know of it."""
         self.number = number
         """Flights are numbered in the order in which they begin (rule I6)."""
+        self.waiting = 0
+        """How many wait for the outcome."""
         self._outcome: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None]
 
@@ -47,7 +49,11 @@ class Flight(Generic[T]):
 
     async def outcome(self) -> T | None:
         """What the flight brought. Cancelling one waiter leaves the others waiting."""
-        return await asyncio.shield(self._outcome)
+        self.waiting += 1
+        try:
+            return await asyncio.shield(self._outcome)
+        finally:
+            self.waiting -= 1
 
 
 class Flights(Generic[T]):

@@ -30,6 +30,7 @@ from asgi_tiercache.invalidation.service import MAX_LAG, MAX_UNVERIFIED, Invalid
 from asgi_tiercache.keys.escape import endpoint, frame
 from asgi_tiercache.keys.request import user_hash
 from asgi_tiercache.keys.template import literal_tag, tag
+from asgi_tiercache.logs import FailureLog
 from asgi_tiercache.signals import Signals
 from asgi_tiercache.stats import RegionSize, Stats
 from asgi_tiercache.statsapp import make_stats_app
@@ -120,6 +121,7 @@ class TierCache:
         )
         self._stats = Stats(self._regions)
         signals.subscribe(self._stats)
+        signals.subscribe(FailureLog())
         self._place = Place(memory.bucket(_DIRECT.region), _DIRECT)
         self._codec = codec_for(Any, where="cache.set")
         self._home: asyncio.AbstractEventLoop | None = None
@@ -193,6 +195,7 @@ class TierCache:
             ConfigError: an option is wrong; the message names it.
         """
         chosen = _policy("response", policy, options)
+        self.engine.memory.bucket(chosen.region)  # two policies may not draw one region's bounds
 
         def mark(endpoint: F) -> F:
             marks = getattr(endpoint, MARK, ())
@@ -351,15 +354,21 @@ class TierCache:
 
     async def invalidate_path(self, path: str) -> Receipt:
         """Invalidate every query and variant of `path`, given percent-decoded, with a mount's prefix."""
+        if not isinstance(path, str) or not path.startswith("/"):
+            raise ConfigError("path", f"must begin with '/': {path!r}")
         names = [path_tag(endpoint(path, hash_path=hashed)) for hashed in (False, True)]
         return await self.engine.invalidation.invalidate(names, kind="path")
 
     async def invalidate_route(self, template: str) -> Receipt:
         """Invalidate everything that a route has produced; `template` as written: `"/videos/{video_id}"`."""
+        if not isinstance(template, str) or not template.startswith("/"):
+            raise ConfigError("template", f"must begin with '/': {template!r}")
         return await self.engine.invalidation.invalidate([route_tag(template)], kind="route")
 
     async def invalidate_user(self, user: str | int | bytes) -> Receipt:
         """Invalidate every response that was keyed by `user`: what the policy's `user=` returned."""
+        if not isinstance(user, str | int | bytes):
+            raise ConfigError("user", f"must be what user= returned: a text, bytes or a number, not {user!r}")
         return await self.engine.invalidation.invalidate([user_tag(user_hash(user))], kind="user")
 
     async def clear(self) -> Receipt:

@@ -19,6 +19,8 @@ PARTIAL_AND_CONDITIONAL = frozenset(
 # Content negotiation (candidates for `Vary`, besides `Accept*`), the key's own host, tracing.
 _PASS_SET = frozenset({b"origin", b"host", b"traceparent", b"tracestate", b"baggage", b"x-request-id"})
 _BODY_HEADERS = frozenset({b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"})
+NOBODYS_ADDRESS = ("0.0.0.0", 0)  # noqa: S104 - an address to be read, not bound
+"""What a strict handler finds as the client's address: code that reads it goes on working."""
 _CREDENTIALS = frozenset({b"authorization", b"cookie"})
 _NOBODY: dict[str, Callable[[], object]] = {"session": dict, "user": UnauthenticatedUser, "auth": AuthCredentials}
 
@@ -46,7 +48,7 @@ class Withholding:
         reduced["query_string"] = query
         reduced["headers"] = self._headers(scope)
         if self._strict:
-            reduced["client"] = None
+            reduced["client"] = NOBODYS_ADDRESS
         for name in self._ignored:
             if name in _NOBODY and name in scope:
                 reduced[name] = _NOBODY[name]()

@@ -61,6 +61,8 @@ class ConditionalSend:
                 message = {**message, "status": NOT_MODIFIED, "headers": not_modified_headers(headers)}
         elif self._met and message["type"] == "http.response.body":
             message = {**message, "body": b""}
+        elif self._met and message["type"] == "http.response.pathsend":
+            message = {"type": "http.response.body", "body": b""}
         await self._send(message)
 
 

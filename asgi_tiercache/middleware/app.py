@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_tiercache.config import Policy
 from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.http import cache_status
 from asgi_tiercache.keys.request import Pass, RequestKey
 from asgi_tiercache.middleware import gate
@@ -28,6 +29,7 @@ logger = logging.getLogger("asgi_tiercache")
 
 DEFAULT = Policy.http()
 _FRESHNESS_FIELDS = frozenset({b"cache-control", b"cdn-cache-control", b"expires", b"last-modified"})
+_STATE = Pass("state")
 _NOTHING_TO_STORE = (CACHE_STATUS, cache_status.forward("uri-miss", detail="no-freshness"))
 
 
@@ -84,6 +86,10 @@ class TierCacheMiddleware:
         routes: Mapping[str, Policy | None] | None = None,
         default: Policy | None = DEFAULT,
     ) -> None:
+        if not hasattr(cache, "engine"):
+            raise ConfigError("cache", f"must be a TierCache, not {cache!r}")
+        if default is not None and not isinstance(default, Policy):
+            raise ConfigError("default", f"must be a Policy or None, not {default!r}")
         self.app = app
         self._cache = cache
         self._engine = cache.engine
@@ -93,6 +99,10 @@ class TierCacheMiddleware:
         self._table_app: object = None
         self._routes: dict[Target, Route] = {}
         self._generation = 0
+        self._state: frozenset[str] = frozenset()
+        for policy in (*self._policies.values(), default):
+            if policy is not None:
+                cache.engine.memory.bucket(policy.region)  # two policies may not draw one region's bounds
         cache.serve()
 
     def __repr__(self) -> str:
@@ -115,7 +125,7 @@ class TierCacheMiddleware:
         elif route.policy.body:
             await self._serve_by_body(route, choice, scope, receive, send)
         else:
-            key = route.keys.of(scope)
+            key = route.keys.of(scope) if not route.guards_state or self._knows_state(scope) else _STATE
             if isinstance(key, Pass):
                 await self._pass_by(route, key.reason, scope, receive, send)
                 return
@@ -191,11 +201,17 @@ class TierCacheMiddleware:
         if not complete:
             await self._pass_by(route, "body", scope, replay(body, receive, complete=False), send)
             return
-        key = route.keys.of(scope, body_digest=hashlib.sha256(body).digest() if body else b"")
+        guarded = route.guards_state and not self._knows_state(scope)
+        key = _STATE if guarded else route.keys.of(scope, body_digest=hashlib.sha256(body).digest() if body else b"")
         if isinstance(key, Pass):
             await self._pass_by(route, key.reason, scope, replay(body, receive), send)
         else:
             await self._respond(route, choice, key, scope, receive, send, body)
+
+    def _knows_state(self, scope: Scope) -> bool:
+        """Whether `request.state` holds only what the app's lifespan has put there, the same for every request."""
+        state = scope.get("state")
+        return not state or self._state.issuperset(state)
 
     # ---- routes ----
 
@@ -244,6 +260,7 @@ class TierCacheMiddleware:
             if message["type"] == "lifespan.startup.complete":
                 # A ConfigError is the app's own failure to start: it closes what it has opened, and says so.
                 self._read_routes(scope)
+                self._state = frozenset(scope.get("state") or ())
                 started = True
                 await self._cache.start()
             elif started:

@@ -32,10 +32,19 @@ class ResponseFill:
         receive: The leader's own; it is listened to only once the response is the leader's alone.
         tee: Watches the messages.
         body: The request body, where it has been read to be keyed.
+        alone_counts: Whether the app hears that the leader's client is gone as long as nobody else waits.
     """
 
     def __init__(
-        self, engine: Engine, app: ASGIApp, scope: Scope, receive: Receive, tee: Tee, *, body: bytes = b""
+        self,
+        engine: Engine,
+        app: ASGIApp,
+        scope: Scope,
+        receive: Receive,
+        tee: Tee,
+        *,
+        body: bytes = b"",
+        alone_counts: bool = False,
     ) -> None:
         self._engine = engine
         self._app = app
@@ -46,6 +55,8 @@ class ResponseFill:
         self._parcels: asyncio.Queue[_Parcel | None] = asyncio.Queue()
         self._settled = asyncio.Event()
         self._left = False
+        self._alone_counts = alone_counts
+        self._listener: asyncio.Task[Message] | None = None
         self.flight: Flight[Entry]
         """Set by whoever started it."""
 
@@ -62,6 +73,8 @@ class ResponseFill:
                 logger.exception("a handler failed after its client had left")
             raise
         finally:
+            if self._listener is not None:
+                self._listener.cancel()
             self._tee.abandon()
             self._settled.set()
             self._parcels.put_nowait(None)
@@ -71,9 +84,28 @@ class ResponseFill:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        await self._settled.wait()
+        if self._alone_counts:
+            await self._settled_or_deserted()
+        else:
+            await self._settled.wait()
         if self._tee.entry is not None or self._left:
             return {"type": "http.disconnect"}
+        return await (self._listen() if self._listener is None else self._listener)
+
+    async def _settled_or_deserted(self) -> None:
+        """Return once nobody waits any more: on a route that nobody named, the app may well wait for just that."""
+        settled = asyncio.ensure_future(self._settled.wait())
+        try:
+            if self._listener is None:
+                self._listener = asyncio.get_running_loop().create_task(self._listen())
+            await asyncio.wait({settled, self._listener}, return_when=asyncio.FIRST_COMPLETED)
+            if self.flight.waiting:
+                await settled
+        finally:
+            settled.cancel()
+
+    async def _listen(self) -> Message:
+        """The message that the leader's client is gone."""
         while (message := await self._client_receive())["type"] == "http.request":
             pass  # the body, which the app has had
         return message

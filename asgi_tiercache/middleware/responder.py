@@ -23,6 +23,8 @@ from asgi_tiercache.types import Entry
 
 FOLLOW_SECONDS = 30.0
 """How long a request waits for another's response before it asks the handler itself."""
+UNPROVEN_SECONDS = 0.5
+"""The same on a route of which no response could be stored yet. Real time both: it is clients who wait."""
 _KEPT_FROM_OUTSIDE = frozenset({"headers", "query_string", "session", "user", "auth", "client"})
 """What a handler's scope has of ours: middleware above finds there what it put there."""
 
@@ -128,7 +130,7 @@ class Responder:
             request = self._request
             if request.demands.directives.no_store:
                 break
-            if self._engine.unshareable.holds(request.demands.shared_name(self._fill_key), self._started):
+            if self._could_not_be_shared():
                 break
             now = self._engine.clock.monotonic()
             entry = recall(self._engine, self._route, request.key, request.scope, now)
@@ -146,15 +148,22 @@ class Responder:
                 break
         await self._watch()
 
+    def _could_not_be_shared(self) -> bool:
+        name = self._request.demands.shared_name(self._fill_key)
+        return self._engine.unshareable.holds(name, self._engine.clock.monotonic())
+
     async def _follow(self, flight: Flight[Entry]) -> Entry | None:
         """What the flight brought, if this request may be given it (rule I6)."""
         try:
             with self._engine.waiting(flight.owner):
-                async with asyncio.timeout(FOLLOW_SECONDS):
+                async with asyncio.timeout(FOLLOW_SECONDS if self._route.proven else UNPROVEN_SECONDS):
                     entry = await flight.outcome()
         except TimeoutError:
             if flight.landed and not self._route.runs_dependencies:
                 raise  # the handler's own
+            if self._route.proven:
+                name = self._request.demands.shared_name(self._fill_key)
+                self._engine.unshareable.remember(name, self._engine.clock.monotonic())
             return None
         except Exception:
             if self._route.runs_dependencies:
@@ -175,7 +184,10 @@ class Responder:
     async def _lead(self) -> None:
         scope = self._handler_scope()
         tee = self._tee(scope)
-        fill = ResponseFill(self._engine, self._app, scope, self._receive, tee, body=self._body)
+        alone_counts = not self._route.explicit
+        fill = ResponseFill(
+            self._engine, self._app, scope, self._receive, tee, body=self._body, alone_counts=alone_counts
+        )
         fill.flight = self._engine.fills.lead(self._fill_key, fill.run, owner=tee.fill)
         send = ConditionalSend.around(self._request.scope, self._send)
 
@@ -193,17 +205,22 @@ class Responder:
     async def _watch(self) -> None:
         """Run the handler in the request's own task: nobody is to wait for it. What may be stored is stored.
 
-        Conditions reach the handler: where nothing is stored, only it can answer them.
+        Of a key that could not be shared, conditions reach the handler: it alone can answer them, and what it answers
+        is for whoever asked.
         """
         scope = self._handler_scope()
         tee = self._tee(scope)
+        to_client = ConditionalSend.around(self._request.scope, self._send)
         asked = [line for line in self._request.scope["headers"] if line[0] in PARTIAL_AND_CONDITIONAL]
-        scope["headers"] = [*(line for line in scope["headers"] if line not in asked), *asked]
+        if asked and self._could_not_be_shared():
+            scope["headers"] = [*scope["headers"], *asked]
+            to_client = self._send
+            tee.abandon("conditional")
 
         async def send(message: Message) -> None:
             message = await tee.see(message)
             self._show(scope)
-            await self._send(message)
+            await to_client(message)
 
         try:
             with self._engine.running(tee.fill):

@@ -34,7 +34,6 @@ class Route:
         self.name = target.template or "(unrouted)"
         self.explicit = policy.mode == "explicit"
         self.honours_requests = not self.explicit and policy.request_directives
-        self._only_responses_decide = not self.explicit and policy.ttl is None and not policy.status_ttl
         self.runs_dependencies = policy.dependencies == "always"
         keyed = policy
         if self.runs_dependencies:
@@ -46,6 +45,11 @@ class Route:
         self.place = Place(self.bucket, policy)
         self.variants = Variants(engine, self.place, self.keys.varies)
         self._templates = tuple(Template(text) for text in policy.tags)
+        self._only_responses_decide = not self.explicit and policy.ttl is None and not policy.status_ttl
+        self.guards_state = self.explicit and policy.strict and policy.user is None and policy.key is None
+        """Whether what middleware above has put into `request.state` keeps a request from the cache."""
+        self.proven = self.explicit or not self._only_responses_decide
+        """Whether a response of the route could be stored: only then is one worth waiting for."""
         self.idle = False
         """Whether the last responses gave nothing to store, on a route where only responses decide.
 
@@ -83,6 +87,7 @@ class Route:
         """A response of the route could be stored."""
         self._unstored = 0
         self.idle = False
+        self.proven = True
 
     def saw_unstorable(self) -> None:
         """A response of the route could not be stored."""

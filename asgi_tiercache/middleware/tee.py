@@ -17,6 +17,11 @@ from asgi_tiercache.middleware.route import Route
 from asgi_tiercache.types import Entry, Flag
 
 CACHE_STATUS = b"cache-status"
+STREAM_SECONDS = 30.0
+"""How long a response may take from its start to its end and still be waited for by others."""
+_DESCRIBING = frozenset(
+    {b"cache-control", b"date", b"etag", b"expires", b"last-modified", b"link", b"location", b"vary"}
+)
 
 
 class Tee:
@@ -33,6 +38,7 @@ class Tee:
         self._headers: tuple[tuple[bytes, bytes], ...] = ()
         self._chunks: list[bytes] = []
         self._size = 0
+        self._started = 0.0
         self._declared: int | None = None
         self._own_tags: tuple[str, ...] | None = None
         self._shared_name = request.demands.shared_name(fill.key)
@@ -83,6 +89,7 @@ class Tee:
 
     def _start(self, message: Message) -> Message:
         self._status = message["status"]
+        self._started = self._engine.clock.monotonic()
         self._headers = tuple((bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ()))
         verdict = self._judge()
         if isinstance(verdict, str):
@@ -160,6 +167,8 @@ class Tee:
 
     def _body(self, chunk: bytes, *, more: bool) -> None:
         self._size += len(chunk)
+        if more and self._engine.clock.monotonic() - self._started > STREAM_SECONDS:
+            return self.refuse("too-slow")
         if self._size > self._route.policy.max_body:
             return self.refuse("too-large")
         if chunk:
@@ -187,6 +196,9 @@ class Tee:
 
     def _made(self, verdict: Store) -> Entry:
         kept = with_downstream(storable_headers(self._headers), self._route.policy.downstream)
+        if self._route.runs_dependencies:
+            # Others may be what a dependency says of this request; on a hit its own dependencies say them anew.
+            kept = tuple(line for line in kept if line[0] in _DESCRIBING or line[0].startswith(b"content-"))
         return Entry(
             stamp=self.fill.stamp,
             created=self._engine.clock.time() - verdict.age,

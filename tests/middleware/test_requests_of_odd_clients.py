@@ -80,6 +80,25 @@ def test_one_request_that_cannot_be_shared_leaves_single_flight_to_the_others(li
     run(test())
 
 
+def test_nobody_waits_for_a_response_that_its_client_wants_nobody_to_store() -> None:
+    gated = Gated(headers={"cache-control": "max-age=60"})
+    app = app_of(gated.handler, HTTP)
+
+    async def test() -> None:
+        private = Exchange(app, http_scope(headers=[(b"cache-control", b"no-store")]))
+        await gated.entered()
+        anonymous = [Exchange(app) for _ in range(20)]
+        await gated.entered(2)
+        await turns()
+        gated.open.set()
+        assert "stored" not in (await private.reply()).cache_status
+        replies = [await exchange.reply() for exchange in anonymous]
+        assert sum(reply.hit for reply in replies) == 19
+        assert gated.handler.calls == 2
+
+    run(test())
+
+
 # ---- clients that say in two messages that there is no body ----
 
 
