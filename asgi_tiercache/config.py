@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -18,7 +18,7 @@ Eviction: TypeAlias = Literal["lru", "lfu", "ttl"]
 Mode: TypeAlias = Literal["explicit", "http", "rfc9111"]
 Names: TypeAlias = Sequence[str]
 """Texts, in any sequence; one text stands for a sequence of one."""
-Source: TypeAlias = Callable[[Mapping[str, Any]], str | bytes | None]
+Source: TypeAlias = Callable[[MutableMapping[str, Any]], str | bytes | int | None]
 """A callable that takes an ASGI scope and returns a part of the key."""
 
 MAX_TAG_BYTES = 256

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from starlette.types import Scope
 
@@ -165,7 +164,7 @@ def _watched(policy: Policy) -> frozenset[bytes]:
     return frozenset(names | {b"cookie"} if policy.cookies else names)
 
 
-def _asked(source: Source, scope: Mapping[str, Any]) -> bytes:
+def _asked(source: Source, scope: Scope) -> bytes:
     """What `source` says of the request, after a byte for its type; empty where it raises or says nothing usable."""
     try:
         value: object = source(scope)

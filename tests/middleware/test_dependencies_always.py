@@ -287,3 +287,24 @@ def test_headers_that_a_dependency_sets_are_there_on_a_hit_as_on_a_miss() -> Non
 
     client = TestClient(app)
     assert [client.get("/").headers.get_list("x-stamp") for _ in range(2)] == [["one"], ["one"]]
+
+
+def test_what_a_dependency_says_of_one_user_never_reaches_another() -> None:
+    app = FastAPI()
+    app.add_middleware(TierCacheMiddleware, cache=TierCache(), routes={"/": ALWAYS})
+
+    def who(request: Request, response: Response) -> None:
+        response.headers["x-user"] = request.headers.get("authorization", "nobody")
+        if "authorization" in request.headers:
+            response.headers["x-known"] = "yes"
+
+    @app.get("/", dependencies=[Depends(who)])
+    async def read() -> str:
+        return "the same for all"
+
+    client = TestClient(app)
+    answers = [client.get("/", headers={"authorization": name} if name else {}) for name in ("ada", "grace", "")]
+    assert [answer.headers["x-user"] for answer in answers] == ["ada", "grace", "nobody"]
+    assert ["x-known" in answer.headers for answer in answers] == [True, True, False]
+    assert_hit(answers[1])
+    assert_hit(answers[2])

@@ -64,7 +64,7 @@ def test_a_user_covers_authorization_and_cookies() -> None:
 @pytest.mark.parametrize("user", [None, True])
 def test_a_user_callable_that_names_nobody_passes_by(user: bool | None) -> None:
     handler = Handler()
-    client = client_of(handler, Policy(ttl=60, user=lambda _: user))  # type: ignore[arg-type, return-value]
+    client = client_of(handler, Policy(ttl=60, user=lambda _: user))
     for _ in range(2):
         response = client.get("/")
         assert_miss(response)

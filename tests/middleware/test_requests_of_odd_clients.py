@@ -19,6 +19,8 @@ from tests.middleware.apps import Gated, Handler, app_of
 from tests.middleware.asgi import Exchange, Lines, Reply, ask, http_scope, run, turns, until
 
 HTTP = Policy.http()
+NAMED = Policy.http(ttl=60)
+"""Of a route on which requests wait for each other as long as need be, whatever came of its first ones."""
 POLICY = Policy(ttl=60)
 ETAG = '"1"'
 POLL = [(b"if-none-match", ETAG.encode())]
@@ -62,7 +64,7 @@ def test_polling_with_a_condition_does_not_keep_a_response_from_being_cached_aga
 )
 def test_one_request_that_cannot_be_shared_leaves_single_flight_to_the_others(line: tuple[bytes, bytes]) -> None:
     gated = Gated(headers={"cache-control": "max-age=60"})
-    app = app_of(gated.handler, HTTP)
+    app = app_of(gated.handler, NAMED)
 
     async def test() -> None:
         gated.open.set()
@@ -82,7 +84,7 @@ def test_one_request_that_cannot_be_shared_leaves_single_flight_to_the_others(li
 
 def test_nobody_waits_for_a_response_that_its_client_wants_nobody_to_store() -> None:
     gated = Gated(headers={"cache-control": "max-age=60"})
-    app = app_of(gated.handler, HTTP)
+    app = app_of(gated.handler, NAMED)
 
     async def test() -> None:
         private = Exchange(app, http_scope(headers=[(b"cache-control", b"no-store")]))
