@@ -23,7 +23,9 @@ class Answered(NamedTuple):
     """Of a hit: the tier (`"L1"`, `"L2"`, `"L3"`, `"flight"`); of a miss: `""` or why it was not stored;
     of a pass: the reason."""
     seconds: float
-    """From arrival to the answer's end; 0.0 where it was not measured: of the hits in L1 every 16th is."""
+    """From arrival to the answer's end; 0.0 where it was not measured."""
+    times: int = 1
+    """How many answers this stands for: hits in L1 are reported by sixteens, with the time of the last."""
 
 
 class TierRead(NamedTuple):

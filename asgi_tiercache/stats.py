@@ -245,18 +245,18 @@ class Stats:
         return snapshot
 
     def _answered(self, signal: signals.Answered) -> None:
-        route, outcome, detail, seconds = signal
+        route, outcome, detail, seconds, times = signal
         row = self._routes[route]
         if outcome == "hit":
-            row.hits += 1
+            row.hits += times
             place = self._places[detail]
-            place.hits += 1
+            place.hits += times
             if seconds > 0:
                 place.latency.record(seconds)
         elif outcome == "miss":
-            row.misses += 1
+            row.misses += times
             if detail:
-                row.not_stored.add(detail)
+                row.not_stored.add(detail, times)
             if seconds > 0:
                 self._fills.record(seconds)
         else:

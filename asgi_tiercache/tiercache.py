@@ -379,7 +379,7 @@ class TierCache:
 
     def stats(self) -> dict[str, Any]:
         """Counters, hit rates and latencies since this process began, those of single routes included."""
-        return self._stats.snapshot(routes=True)
+        return self._snapshot(True)
 
     def stats_app(
         self,
@@ -392,7 +392,12 @@ class TierCache:
         Raises:
             ConfigError: the token is empty.
         """
-        return make_stats_app(lambda routes: self._stats.snapshot(routes=routes), token=token, authorize=authorize)
+        return make_stats_app(self._snapshot, token=token, authorize=authorize)
+
+    def _snapshot(self, routes: bool) -> dict[str, Any]:
+        for report in self.engine.reporters:
+            report()
+        return self._stats.snapshot(routes=routes)
 
     def _regions(self) -> Iterable[RegionSize]:
         for bucket in self.engine.memory.buckets():

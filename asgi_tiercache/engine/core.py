@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -55,6 +55,8 @@ class Engine:
         self._kept = 0
         """How many entries have been stored; tells a read whether it may have been overtaken."""
         self._reads: SharedReads[Found | None] = SharedReads()
+        self.reporters: list[Callable[[], None]] = []
+        """Called before statistics are read: who has signals to catch up on emits them."""
         self.variable: ContextVar[Fill | None] = ContextVar("asgi_tiercache.current", default=None)
         """The variable behind `current`."""
 

@@ -32,9 +32,9 @@ class Call:
     codec: ValueCodec
     tags: tuple[str, ...] = ()
     name: str = DIRECT
+    """As it appears in statistics."""
     ttl: float | None = None
     """Seconds; in place of the policy's."""
-    """As it appears in statistics."""
 
 
 class _Made:

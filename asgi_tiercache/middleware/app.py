@@ -104,19 +104,19 @@ class TierCacheMiddleware:
             if policy is not None:
                 cache.engine.memory.bucket(policy.region)  # two policies may not draw one region's bounds
         cache.serve()
+        cache.engine.reporters.append(self._report)
 
     def __repr__(self) -> str:
         return f"<TierCacheMiddleware {self._cache!r} routes={len(self._policies)}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        if scope["type"] != "http":
-            await self._other(scope, receive, send)
+        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD") or self._cache.disabled:
+            await self._elsewhere(scope, receive, send)
             return
-        if self._cache.disabled or scope["method"] not in ("GET", "HEAD"):
-            await self._stand_aside(scope, receive, send)
-            return
-        choice = self._choose(scope)
+        if scope.get("app", self.app) is not self._table_app:
+            self._read_routes(scope)
+        choice = self._table.choose(scope)
         route = self._routes.get(choice.target) or self._route(choice.target)
         if route is None or (scope["method"] == "HEAD" and not self._table.takes(choice.target, "HEAD")):
             await self._stand_aside(scope, receive, send)
@@ -125,7 +125,8 @@ class TierCacheMiddleware:
         elif route.policy.body:
             await self._serve_by_body(route, choice, scope, receive, send)
         else:
-            key = route.keys.of(scope) if not route.guards_state or self._knows_state(scope) else _STATE
+            guarded = route.guards_state and scope.get("state") and not self._knows_state(scope)
+            key = _STATE if guarded else route.keys.of(scope)
             if isinstance(key, Pass):
                 await self._pass_by(route, key.reason, scope, receive, send)
                 return
@@ -144,7 +145,7 @@ class TierCacheMiddleware:
             else:  # the same, without a call that would be felt here
                 await send({"type": "http.response.start", "status": entry.status, "headers": headers})
                 await send({"type": "http.response.body", "body": entry.body})
-            engine.signals.emit(route.hit(now))
+            route.hit(now)
 
     async def _respond(
         self,
@@ -163,6 +164,14 @@ class TierCacheMiddleware:
         await Responder(self._engine, self.app, route, request, receive, send, body=body).respond()
 
     # ---- ways past the cache ----
+
+    async def _elsewhere(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._stand_aside(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
     async def _stand_aside(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._engine.standing_aside():
@@ -193,8 +202,9 @@ class TierCacheMiddleware:
             with self._engine.running(fill):
                 await self.app(scope, receive, look)
         finally:
-            self._engine.inherit(tuple(fill.tags), fill.stamp, fresh=False)
-            self._engine.signals.emit(Answered(route.name, "miss", "no-freshness", 0.0))
+            if self._engine.variable.get() is not None:
+                self._engine.inherit(tuple(fill.tags), fill.stamp, fresh=False)
+            route.glanced_at()
 
     async def _serve_by_body(self, route: Route, choice: Choice, scope: Scope, receive: Receive, send: Send) -> None:
         body, complete = await read_body(receive, route.policy.max_body)
@@ -215,11 +225,6 @@ class TierCacheMiddleware:
 
     # ---- routes ----
 
-    def _choose(self, scope: Scope) -> Choice:
-        if scope.get("app", self.app) is not self._table_app:
-            self._read_routes(scope)
-        return self._table.choose(scope)
-
     def _read_routes(self, scope: Scope) -> None:
         """Build the route table of the app that this runs in, and check what needs it.
 
@@ -230,14 +235,21 @@ class TierCacheMiddleware:
         table = RouteTable(app, self._policies, self._default, mark=self._cache.policy_of)
         for warning in table.check():
             logger.warning(warning)
+        self._report()
         self._table, self._table_app = table, app
         self._routes.clear()
+
+    def _report(self) -> None:
+        """Tell of the answers that no signal has told of yet."""
+        for route in list(self._routes.values()):
+            route.report()
 
     def _route(self, target: Target) -> Route | None:
         """The route of a target that is met for the first time; None where it is never cached."""
         if target.policy is None:
             return None
         if self._generation != self._table.generation:
+            self._report()
             self._routes.clear()
             self._generation = self._table.generation
         route = Route(self._engine, target, namespace=self._cache.namespace)
@@ -249,8 +261,8 @@ class TierCacheMiddleware:
 
     # ---- lifespan ----
 
-    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan" or self._cache.disabled or not _on_asyncio():
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._cache.disabled or not _on_asyncio():
             await self.app(scope, receive, send)
             return
         started = False

@@ -17,7 +17,7 @@ from asgi_tiercache.signals import Answered
 logger = logging.getLogger("asgi_tiercache")
 
 IDLE_AFTER = 4
-TIMED_HITS = 16
+REPORTED = 16
 WATCHED_REQUESTS = 100
 _CREDENTIALS = ("authorization", "cookie", "session", "user", "auth")
 _ADVICE = "key it (vary_on=, cookies=, user=) or declare it irrelevant (ignore=)"
@@ -57,8 +57,9 @@ class Route:
         """
         self._unstored = 0
         self._hits = 0
-        self._hit = Answered(self.name, "hit", "L1", 0.0)
+        self._glances = 0
         self._clock = engine.clock
+        self._signals = engine.signals
         self._seen = 0
         self._passed: dict[str, int] | None = {}
 
@@ -94,14 +95,28 @@ class Route:
         self._unstored += 1
         self.idle = self._unstored >= IDLE_AFTER and self._only_responses_decide
 
-    def hit(self, started: float) -> Answered:
-        """What to report of an answer from L1 to a request that arrived at `started`; every 16th is timed."""
-        self._hits = hits = self._hits + 1
+    def hit(self, started: float) -> None:
+        """Count an answer from L1 to a request that arrived at `started`; they are reported by sixteens."""
+        self._hits += 1
         if self._passed is not None:
             self.count()
-        if hits % TIMED_HITS != 1:
-            return self._hit
-        return self._hit._replace(seconds=self._clock.monotonic() - started)
+        if self._hits >= REPORTED:
+            self.report(self._clock.monotonic() - started)
+
+    def glanced_at(self) -> None:
+        """Count an answer of the handler, on an idle route; reported likewise."""
+        self._glances += 1
+        if self._glances >= REPORTED:
+            self.report()
+
+    def report(self, seconds: float = 0.0) -> None:
+        """Tell of the answers that no signal has told of yet; `seconds`: how long the last hit took."""
+        hits, self._hits = self._hits, 0
+        if hits:
+            self._signals.emit(Answered(self.name, "hit", "L1", seconds, hits))
+        glances, self._glances = self._glances, 0
+        if glances:
+            self._signals.emit(Answered(self.name, "miss", "no-freshness", 0.0, glances))
 
     def passed_by(self, reason: str) -> None:
         """Count a request that passed by; says once in the log if most of the route's requests do."""
