@@ -94,10 +94,13 @@ class ResponseFill:
 
     async def _settled_or_deserted(self) -> None:
         """Return once nobody waits any more: on a route that nobody named, the app may well wait for just that."""
+        if self._listener is None:
+            self._listener = asyncio.get_running_loop().create_task(self._listen())
+        # Without waiting where nothing need be waited for: `request.is_disconnected()` only looks.
+        if self._settled.is_set() or (self._listener.done() and not self.flight.waiting):
+            return
         settled = asyncio.ensure_future(self._settled.wait())
         try:
-            if self._listener is None:
-                self._listener = asyncio.get_running_loop().create_task(self._listen())
             await asyncio.wait({settled, self._listener}, return_when=asyncio.FIRST_COMPLETED)
             if self.flight.waiting:
                 await settled

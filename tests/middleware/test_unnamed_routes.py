@@ -31,6 +31,26 @@ def test_a_handler_that_waits_for_its_client_to_leave_hears_of_it() -> None:
     run(test())
 
 
+def test_a_handler_that_looks_whether_its_client_has_left_sees_it() -> None:
+    async def respond(request: Request) -> PlainTextResponse:
+        for _ in range(1000):
+            if await request.is_disconnected():
+                return PlainTextResponse("gone")
+            await asyncio.sleep(0)
+        raise AssertionError("it never saw that")
+
+    handler = Handler(respond)
+
+    async def test() -> None:
+        exchange = Exchange(app_of(handler, Policy.http()), http_scope("/"))
+        await until(lambda: handler.calls == 1)
+        exchange.disconnect()
+        await until(exchange.task.done)
+        assert exchange.task.exception() is None
+
+    run(test())
+
+
 def test_as_long_as_others_wait_the_handler_does_not_hear_of_it() -> None:
     go_on = asyncio.Event()
 
