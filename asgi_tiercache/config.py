@@ -22,6 +22,8 @@ Source: TypeAlias = Callable[[MutableMapping[str, Any]], str | bytes | int | Non
 """A callable that takes an ASGI scope and returns a part of the key."""
 
 MAX_TAG_BYTES = 256
+LONGEST_LIFETIME = 31 * 86_400
+"""Seconds that an entry lives at the most, whatever its policy or its response says: what the log has to remember."""
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CHOICES = {
     "dependencies": ("miss", "always"),
@@ -67,7 +69,8 @@ class Policy:
     Durations are seconds, sizes are bytes, field names count in any case. One string stands for a sequence of one.
 
     Args:
-        ttl: Freshness of what is stored. None leaves it to the response (HTTP mode only).
+        ttl: Freshness of what is stored. None leaves it to the response (HTTP mode only). At most 31 days
+            count.
         l1_ttl: Bounds the copy in this process; default: `ttl`.
         status_ttl: Freshness by status code, before `ttl`; each status named here is stored. 0: never stored.
         statuses: The status codes that are stored.
@@ -94,6 +97,8 @@ class Policy:
         files: Files up to this size, sent by path (`http.response.pathsend`), are read and stored; 0: none are.
         compress: Deflate bodies at rest in lower tiers.
         per_user: A route with this policy needs `user=`; without it the policy is refused at start.
+        verify: Ask the log of invalidations on every read: no lag, at the price of a question to Redis each time, and
+            of no hits while it cannot be asked.
         unverified: What to do while Redis cannot confirm that nothing was invalidated: `"serve"` for a while, or
             `"bypass"` the cache.
         mode: Set by `Policy.http()` and `Policy.rfc9111()`.
@@ -126,6 +131,7 @@ class Policy:
     files: int = 0
     compress: bool = False
     per_user: bool = False
+    verify: bool = False
     unverified: Literal["serve", "bypass"] = "serve"
     mode: Mode = "explicit"
 
@@ -228,7 +234,7 @@ class Policy:
                 raise ConfigError(option, f"must be callable, not {value!r}")
             if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
                 raise ConfigError(option, f"must be a plain function, which {value!r} is not")
-        for option in ("strict", "body", "compress", "hash_path", "per_user", "request_directives"):
+        for option in ("strict", "body", "compress", "hash_path", "per_user", "request_directives", "verify"):
             if not isinstance(getattr(self, option), bool):
                 raise ConfigError(option, f"must be True or False, not {getattr(self, option)!r}")
         for option, allowed in _CHOICES.items():

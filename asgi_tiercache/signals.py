@@ -78,13 +78,41 @@ class Invalidated(NamedTuple):
     """An invalidation was made on this worker."""
 
     kind: str
-    """`"tag"`, `"key"`, `"path"`, `"route"`, `"user"` or `"all"`."""
+    """`"tag"`, `"key"`, `"path"`, `"route"`, `"user"`, `"pattern"`, `"event"` or `"all"`."""
     names: int
     """How many tags, keys, ... were named."""
     durable: bool
 
 
-Signal = Answered | TierRead | TierFailed | BreakerChanged | EntryRejected | WriteDropped | Evicted | Invalidated
+class Refreshed(NamedTuple):
+    """What was stale was made anew, behind the back of whoever was served it."""
+
+    route: str
+    """The route's template, or the function's name."""
+    outcome: str
+    """`"stored"`; `"failed"`; or why the new one was not stored."""
+
+
+class CallbackFailed(NamedTuple):
+    """A callback of the user's raised, or was too slow to be told."""
+
+    name: str
+    problem: str
+    """The exception's type, or `"dropped"`."""
+
+
+Signal = (
+    Answered
+    | TierRead
+    | TierFailed
+    | BreakerChanged
+    | EntryRejected
+    | WriteDropped
+    | Evicted
+    | Invalidated
+    | Refreshed
+    | CallbackFailed
+)
 Listener = Callable[[Signal], None]
 
 

@@ -189,6 +189,8 @@ class Stats:
         self._evictions = Tally()
         self._durable = Tally()
         self._not_durable = Tally()
+        self._refreshes = Tally()
+        self._callbacks = Tally()
         self._handlers: dict[type[signals.Signal], Callable[[Any], None]] = {
             signals.Answered: self._answered,
             signals.TierRead: self._tier_read,
@@ -198,6 +200,8 @@ class Stats:
             signals.WriteDropped: self._write_dropped,
             signals.Evicted: self._evicted,
             signals.Invalidated: self._invalidated,
+            signals.Refreshed: self._refreshed,
+            signals.CallbackFailed: self._callback_failed,
         }
 
     def __call__(self, signal: signals.Signal) -> None:
@@ -222,6 +226,7 @@ class Stats:
         - `flight`: `hits` that waited for another request's fill, and their `latency`.
         - `failures`, `breakers`, `rejected`, `writes`: by lower tier.
         - `evictions`: entries by region. `invalidations`: by whether they were durable, then by kind.
+        - `refreshes`: of what was stale, by outcome. `callbacks_failed`: those of `on_invalidate`, by exception.
         - `routes`, only where asked for: by route its `answers`, `passes` and `not_stored`.
 
         Args:
@@ -239,6 +244,8 @@ class Stats:
             "writes": {"dropped": _copies(self._dropped)},
             "evictions": self._evictions.copy(),
             "invalidations": {"durable": self._durable.copy(), "not_durable": self._not_durable.copy()},
+            "refreshes": self._refreshes.copy(),
+            "callbacks_failed": self._callbacks.copy(),
         }
         if routes:
             snapshot["routes"] = {name: route.summary() for name, route in self._routes.copy().items()}
@@ -288,6 +295,12 @@ class Stats:
 
     def _invalidated(self, signal: signals.Invalidated) -> None:
         (self._durable if signal.durable else self._not_durable).add(signal.kind, signal.names)
+
+    def _refreshed(self, signal: signals.Refreshed) -> None:
+        self._refreshes.add(signal.outcome)
+
+    def _callback_failed(self, signal: signals.CallbackFailed) -> None:
+        self._callbacks.add(signal.problem)
 
     def _total(self) -> _Route:
         total = _Route()

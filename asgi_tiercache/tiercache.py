@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -24,9 +24,12 @@ from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
 from asgi_tiercache.engine.values import Call, Values
 from asgi_tiercache.errors import ConfigError
+from asgi_tiercache.invalidation.lease import MAX_LAG, MAX_UNVERIFIED
+from asgi_tiercache.invalidation.listeners import Callback
 from asgi_tiercache.invalidation.log import InvalidationLog, ProcessLog
+from asgi_tiercache.invalidation.patterns import check_pattern, tag_for
 from asgi_tiercache.invalidation.redislog import RedisLog
-from asgi_tiercache.invalidation.service import MAX_LAG, MAX_UNVERIFIED, Invalidation, Receipt
+from asgi_tiercache.invalidation.service import Invalidation, Receipt
 from asgi_tiercache.keys.escape import endpoint, frame
 from asgi_tiercache.keys.request import user_hash
 from asgi_tiercache.keys.template import literal_tag, tag
@@ -42,6 +45,9 @@ from asgi_tiercache.tiers.stack import Stack
 from asgi_tiercache.types import Clock, Stamp, SystemClock, Tier
 
 logger = logging.getLogger("asgi_tiercache")
+
+Durability: TypeAlias = Literal["log", "replica"]
+"""When an invalidation is durable: once the log has it, or once a replica of Redis has confirmed that, too."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -103,7 +109,7 @@ class TierCache:
             memory=memory,
             stack=Stack(tiers, clock=clock, signals=signals) if tiers else None,
             invalidation=Invalidation(
-                log or ProcessLog(),
+                log or ProcessLog(clock=clock),
                 clock=clock,
                 signals=signals,
                 drop_memory=memory.clear,
@@ -129,16 +135,23 @@ class TierCache:
         self._served = False
 
     @classmethod
-    def from_url(cls, url: str, *, namespace: str = "", **options: Any) -> Self:
+    def from_url(cls, url: str, *, namespace: str = "", trust_restart: bool = False, **options: Any) -> Self:
         """A cache with Redis as L2 and as the log of invalidations; `url` as redis-py takes it.
 
         Nothing is connected before the first use. `options` are those of the constructor.
+
+        Args:
+            url: Where Redis is.
+            namespace: Begins every key, and names the control state.
+            trust_restart: Use what is in Redis after it was restarted or failed over. Only for a Redis that never loses
+                a write that it has acknowledged, since a lost invalidation would bring old data back.
+            options: Those of the constructor.
 
         Raises:
             ConfigError: the URL does not parse, or an option is wrong.
         """
         link = RedisLink(url)
-        log = RedisLog(link, namespace=_checked(namespace))
+        log = RedisLog(link, namespace=_checked(namespace), trust_restart=trust_restart)
         return cls(l2=RedisTier(link), log=log, namespace=namespace, **options)
 
     def __repr__(self) -> str:
@@ -152,7 +165,7 @@ class TierCache:
         if self._marked and not self._served:
             names, self._marked = ", ".join(self._marked), []
             logger.warning("@cache.response is on %s, but no TierCacheMiddleware serves this cache", names)
-        await self.engine.invalidation.confirm()
+        await self.engine.invalidation.start()
 
     async def aclose(self) -> None:
         """Flush what is queued, for at most 5 seconds, and let go of what belongs to the running loop.
@@ -337,43 +350,121 @@ class TierCache:
 
     # ---- invalidation ----
 
-    async def invalidate(self, *tags: str, **values: object) -> Receipt:
+    async def invalidate(
+        self,
+        *tags: str,
+        soft: bool = False,
+        settle: float = 0.0,
+        durable: Durability = "log",
+        **values: object,
+    ) -> Receipt:
         """Make everything that carries one of `tags` invalid, on this worker before this returns.
 
         Commit your data first. Fields are filled from `values`: `invalidate("video:{id}", id=42)`.
 
+        Args:
+            tags: Exact tags, or templates of `values`.
+            soft: Make it stale instead: it is served while it is made anew.
+            settle: Seconds for which what handlers read still counts as older, for origins whose replicas lag behind:
+                until then nothing with these tags is reused.
+            durable: `"replica"`: call it durable only once a replica of Redis has confirmed it (WAIT).
+            values: What fills the fields of the tags.
+
         Raises:
-            ConfigError: a tag is empty, longer than 256 bytes, or holds `*` or a control character.
+            ConfigError: a tag is empty, longer than 256 bytes, or holds `*` or a control character; an option is wrong.
         """
         named = [tag(each, **values) if values else literal_tag(each) for each in tags]
-        return await self.engine.invalidation.invalidate(named)
+        return await self._purge(named, "tag", soft, settle, durable)
 
-    async def invalidate_key(self, *keys: str) -> Receipt:
-        """Invalidate what stands under `keys`, as they appear in Redis without the namespace."""
-        return await self.engine.invalidation.invalidate([key_tag(self._full(key)) for key in keys], kind="key")
+    async def invalidate_key(
+        self, *keys: str, soft: bool = False, settle: float = 0.0, durable: Durability = "log"
+    ) -> Receipt:
+        """Invalidate what stands under `keys`, as they appear in Redis without the namespace; options as above."""
+        return await self._purge([key_tag(self._full(key)) for key in keys], "key", soft, settle, durable)
 
-    async def invalidate_path(self, path: str) -> Receipt:
+    async def invalidate_path(
+        self, path: str, *, soft: bool = False, settle: float = 0.0, durable: Durability = "log"
+    ) -> Receipt:
         """Invalidate every query and variant of `path`, given percent-decoded, with a mount's prefix."""
         if not isinstance(path, str) or not path.startswith("/"):
             raise ConfigError("path", f"must begin with '/': {path!r}")
         names = [path_tag(endpoint(path, hash_path=hashed)) for hashed in (False, True)]
-        return await self.engine.invalidation.invalidate(names, kind="path")
+        return await self._purge(names, "path", soft, settle, durable)
 
-    async def invalidate_route(self, template: str) -> Receipt:
+    async def invalidate_route(
+        self, template: str, *, soft: bool = False, settle: float = 0.0, durable: Durability = "log"
+    ) -> Receipt:
         """Invalidate everything that a route has produced; `template` as written: `"/videos/{video_id}"`."""
         if not isinstance(template, str) or not template.startswith("/"):
             raise ConfigError("template", f"must begin with '/': {template!r}")
-        return await self.engine.invalidation.invalidate([route_tag(template)], kind="route")
+        return await self._purge([route_tag(template)], "route", soft, settle, durable)
 
-    async def invalidate_user(self, user: str | int | bytes) -> Receipt:
+    async def invalidate_user(
+        self, user: str | int | bytes, *, soft: bool = False, settle: float = 0.0, durable: Durability = "log"
+    ) -> Receipt:
         """Invalidate every response that was keyed by `user`: what the policy's `user=` returned."""
         if not isinstance(user, str | int | bytes):
             raise ConfigError("user", f"must be what user= returned: a text, bytes or a number, not {user!r}")
-        return await self.engine.invalidation.invalidate([user_tag(user_hash(user))], kind="user")
+        return await self._purge([user_tag(user_hash(user))], "user", soft, settle, durable)
 
-    async def clear(self) -> Receipt:
-        """Invalidate everything in this namespace."""
-        return await self.engine.invalidation.clear()
+    async def invalidate_pattern(
+        self, pattern: str, *, soft: bool = False, settle: float = 0.0, durable: Durability = "log"
+    ) -> Receipt:
+        """Invalidate every key that `pattern` matches, and what was made from the values under them.
+
+        `*` stands for any characters, `?` for one, `[ab]` for one of these. A pattern that ends in `:*` and has no
+        other of these, such as `"user:42:*"`, costs what a tag costs; of others, 64 are told apart for as long as
+        entries live, and one more becomes a `clear()`.
+
+        Args:
+            pattern: Over keys as they appear in Redis, without the namespace.
+            soft: As of `invalidate`.
+            settle: As of `invalidate`.
+            durable: As of `invalidate`.
+
+        Raises:
+            ConfigError: the pattern is empty, longer than 256 bytes, or holds control characters.
+        """
+        before = f"{self.namespace}:" if self.namespace else ""
+        glob = before + check_pattern(pattern)
+        exact = tag_for(glob, responses=f"{before}api:response:", skip=len(before))
+        tags, globs = ([exact], []) if exact is not None else ([], [glob])
+        return await self._purge(tags, "pattern", soft, settle, durable, globs)
+
+    async def clear(self, *, soft: bool = False, settle: float = 0.0, durable: Durability = "log") -> Receipt:
+        """Invalidate everything in this namespace; options as of `invalidate`."""
+        _check_purge(settle, durable)
+        return await self.engine.invalidation.clear(soft=soft, settle=settle, replicate=durable == "replica")
+
+    def on_invalidate(self, callback: Callback, *, everywhere: bool = False) -> None:
+        """Call `callback` with a `Purged` after each durable invalidation made on this worker: to purge a CDN, say.
+
+        Callbacks run one after another, behind the back of whoever invalidates; one that fails is logged and counted.
+
+        Args:
+            callback: Takes a `Purged`; async, or plain and quick.
+            everywhere: Call it for other workers' invalidations, too.
+
+        Raises:
+            ConfigError: it is not callable.
+        """
+        if not callable(callback):
+            raise ConfigError("callback", f"must be callable, not {callback!r}")
+        self.engine.invalidation.listeners.subscribe(callback, everywhere=everywhere)
+
+    async def _purge(
+        self,
+        tags: Sequence[str],
+        kind: str,
+        soft: bool,
+        settle: float,
+        durable: Durability,
+        patterns: Sequence[str] = (),
+    ) -> Receipt:
+        _check_purge(settle, durable)
+        return await self.engine.invalidation.invalidate(
+            tags, patterns=patterns, kind=kind, soft=soft, settle=settle, replicate=durable == "replica"
+        )
 
     # ---- statistics ----
 
@@ -419,7 +510,13 @@ class TierCache:
         full = self._full(key)
         canonical = frame(b"value", full.encode("utf-8", "surrogatepass"))
         names = tuple(literal_tag(each) for each in ([tags] if isinstance(tags, str) else tags))
-        return Call(self._place, full, canonical, self._codec, names)
+        return Call(self._place, full, canonical, self._codec, names, namespace=self.namespace)
+
+
+def _check_purge(settle: float, durable: str) -> None:
+    check_seconds("settle", settle, zero=True)
+    if durable not in ("log", "replica"):
+        raise ConfigError("durable", f"must be 'log' or 'replica', not {durable!r}")
 
 
 def _policy(option: str, policy: Policy | None, options: Mapping[str, Any]) -> Policy:

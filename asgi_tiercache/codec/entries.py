@@ -30,8 +30,9 @@ MAX_BLOCK = 64 * 1024
 """Bytes of the longest header block: stamp, times, tags and status as JSON."""
 MAX_LINES = 256 * 1024
 """Bytes that the field lines may take, with eight bytes of lengths for each."""
-MAX_TAGS = 128 + 8
-"""Tags on one entry: 128 given ones and the implicit ones (key, path, route, user and what may follow)."""
+MAX_TAGS = 128 + 384
+"""Tags on one entry: 128 given ones and the implicit ones (key, path, route, user, beginnings of keys), its own and
+those of the values that it was made from."""
 MIN_DEFLATED = 1024
 """Bytes from which on deflating a body is worth the time."""
 

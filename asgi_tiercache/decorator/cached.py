@@ -116,6 +116,7 @@ class CachedFunction:
             function, template=template, ignore=ignore, namespace=namespace, version=policy.version
         )
         self.name = self.keys.name
+        self._namespace = namespace
         self._place = Place(engine.memory.bucket(policy.region), policy)
         self._codec = codec or codec_for(_returned(function), where=self.name)
         self._tags = tuple(Template(text) for text in policy.tags)
@@ -137,7 +138,7 @@ class CachedFunction:
         key = self.keys.of(args, kwargs)
         rendered = (tag.render(key.arguments) for tag in self._tags)
         tags = tuple(tag for tag in rendered if tag is not None)
-        return Call(self._place, key.text, key.canonical, self._codec, tags, self.name)
+        return Call(self._place, key.text, key.canonical, self._codec, tags, self.name, namespace=self._namespace)
 
 
 def _check(function: Callable[..., Any], policy: Policy) -> None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from asgi_tiercache.config import Policy
+from asgi_tiercache.config import LONGEST_LIFETIME, Policy
 from asgi_tiercache.engine.fill import IDLE, Fill, IdleFill, Running, Waiting
 from asgi_tiercache.errors import CodecError, NoFillError
 from asgi_tiercache.http.conditional import has_validator
-from asgi_tiercache.invalidation.service import Invalidation, Trust
+from asgi_tiercache.invalidation.knowledge import Verdict
+from asgi_tiercache.invalidation.lease import Trust
+from asgi_tiercache.invalidation.service import Invalidation
 from asgi_tiercache.signals import Signals, WriteDropped
 from asgi_tiercache.stampede import Flight, Flights, SharedReads, Unshareable
 from asgi_tiercache.tiers.memory import Bucket, Memory
 from asgi_tiercache.tiers.stack import Stack
 from asgi_tiercache.types import Clock, Entry, Stamp
+
+MAX_REFRESHES = 32
+"""Fills at the same time that nobody waits for."""
+
+
+REFRESH_SECONDS = 60.0
+"""Real time that such a fill may take."""
 
 
 class Place(NamedTuple):
@@ -30,6 +39,8 @@ class Found(NamedTuple):
 
     entry: Entry
     tier: str
+    stale: bool = False
+    """Invalidated softly: to be served while it is made anew (I10)."""
 
 
 class Engine:
@@ -48,10 +59,12 @@ class Engine:
         self.stack = stack
         self.invalidation = invalidation
         self.knowledge = invalidation.knowledge
+        self.lease = invalidation.lease
         self.signals = signals
         self.clock = clock
         self.fills: Flights[Entry] = Flights()
         self.unshareable = Unshareable()
+        self._refreshing = 0
         self._kept = 0
         """How many entries have been stored; tells a read whether it may have been overtaken."""
         self._reads: SharedReads[Found | None] = SharedReads()
@@ -118,24 +131,33 @@ class Engine:
 
     async def trust(self, policy: Policy) -> Trust:
         """How far entries may be used right now: the lease, and what the policy says without it (rule I7)."""
-        if self.clock.monotonic() < self.invalidation.attention_at:
+        if self.clock.monotonic() < self.lease.attention_at:
             return Trust.VERIFIED
         trust = await self.invalidation.confirm()
         return Trust.LAPSED if trust is Trust.UNVERIFIED and policy.unverified == "bypass" else trust
 
     async def fetch(self, place: Place, key: str, canonical: bytes) -> Found | None:
-        """The entry in L1, asking the log about it where need be, or in a lower tier; judged in each case."""
+        """The entry in L1, asking the log about it where need be, or in a lower tier; judged in each case.
+
+        A stale one is returned only where no tier has a fresh one: another worker may have made it anew.
+        """
         held = place.bucket.get(key, self.clock.monotonic())
-        if held is not None and held.canonical == canonical and await self.invalidation.verify(held):
-            return Found(held, "L1")
+        found = None if held is None else await self._judged(Found(held, "L1"), place, canonical)
         stack = self.stack
-        if stack is None:
-            return None
-        found = await self._reads.read(key, lambda: self._read(stack, place, key, canonical))
+        if stack is None or (found is not None and not found.stale):
+            return found
+        read = await self._reads.read(key, lambda: self._read(stack, place, key, canonical))
         # A read may be shared by requests that arrived while it was under way, so each judges what it gets (I6).
-        if found is None or found.entry.canonical != canonical or not await self.invalidation.verify(found.entry):
+        lower = None if read is None else await self._judged(read, place, canonical)
+        return found if found is not None and (lower is None or lower.stale) else lower
+
+    async def _judged(self, found: Found, place: Place, canonical: bytes) -> Found | None:
+        if found.entry.canonical != canonical:
             return None
-        return found
+        verdict = await self.invalidation.judge(found.entry, strict=place.policy.verify)
+        if verdict is Verdict.INVALID:
+            return None
+        return found._replace(stale=True) if verdict is Verdict.STALE else found
 
     async def _read(self, stack: Stack, place: Place, key: str, canonical: bytes) -> Found | None:
         kept = self._kept
@@ -143,7 +165,7 @@ class Engine:
         if located is None or located[0].canonical != canonical:
             return None
         entry, tier = located
-        if not self._timed(entry, place.policy) or not await self.invalidation.verify(entry):
+        if not self._timed(entry, place.policy) or await self.invalidation.judge(entry) is Verdict.INVALID:
             return None
         if kept != self._kept:
             since = place.bucket.get(key, self.clock.monotonic())
@@ -152,10 +174,27 @@ class Engine:
         self._admit(place.bucket, key, entry)
         return Found(entry, tier)
 
+    # ---- making anew what is stale ----
+
+    def refresh(
+        self, key: str, work: Callable[[Flight[Entry]], Coroutine[Any, Any, None]], *, owner: Fill
+    ) -> Flight[Entry] | None:
+        """Begin a fill that nobody waits for; None where one is under way already, or too many of them are."""
+        if self._refreshing >= MAX_REFRESHES or self.fills.under_way(key) is not None:
+            return None
+        flight = self.fills.lead(key, work, owner=owner)
+        self._refreshing += 1
+        flight.task.add_done_callback(self._refreshed)
+        return flight
+
+    def _refreshed(self, task: object) -> None:
+        self._refreshing -= 1
+
     # ---- storing ----
 
     def keep(self, place: Place, key: str, entry: Entry) -> None:
         """Store a new entry: in L1 before this returns, in the lower tiers behind the caller's back."""
+        entry.lifetime = min(entry.lifetime, LONGEST_LIFETIME)
         if not self._timed(entry, place.policy):
             return
         self._kept += 1
@@ -179,7 +218,7 @@ class Engine:
         """Give the entry its place on this process's monotonic clock; False if its time is over."""
         now = self.clock.monotonic()
         age = max(0.0, self.clock.time() - entry.created)
-        remaining = entry.lifetime - age
+        remaining = min(entry.lifetime, LONGEST_LIFETIME) - age
         entry.at = entry.stamp.position
         entry.born = now - age
         entry.expires = now + min(remaining, policy.memory_ttl)
@@ -187,5 +226,6 @@ class Engine:
         return remaining > 0
 
     def _admit(self, bucket: Bucket, key: str, entry: Entry) -> bool:
-        """Let an entry into L1 if this worker can say that it is valid, and only then (rule I5)."""
-        return self.invalidation.current(entry) and bucket.put(key, entry)
+        """Let an entry into L1 if this worker can say what it is worth, and only then (rule I5)."""
+        verdict = self.invalidation.judge_here(entry)
+        return (verdict is Verdict.FRESH or verdict is Verdict.STALE) and bucket.put(key, entry)

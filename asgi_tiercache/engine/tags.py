@@ -7,19 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from asgi_tiercache.codec.entries import MAX_TAGS as MAX_ALL
+from asgi_tiercache.invalidation.patterns import KEY, PREFIX, prefixes
+
 MAX_TAGS = 128
 """Tags that an entry may carry, implicit ones not counted; with more it is not stored."""
-_MAX_ALL = MAX_TAGS + 8
 
 
 def too_many(tags: Collection[str]) -> bool:
     """Whether an entry with `tags` is not stored."""
-    return len(tags) > MAX_TAGS and (len(tags) > _MAX_ALL or sum(not tag.startswith("*") for tag in tags) > MAX_TAGS)
+    return len(tags) > MAX_TAGS and (len(tags) > MAX_ALL or sum(not tag.startswith("*") for tag in tags) > MAX_TAGS)
 
 
 def key_tag(key: str) -> str:
     """What `invalidate_key` invalidates."""
-    return f"*key:{key}"
+    return KEY + key
+
+
+def prefix_tags(key: str, namespace: str = "") -> tuple[str, ...]:
+    """What patterns such as `"user:42:*"` invalidate: one tag for each beginning of a value's key, up to a colon."""
+    return tuple(PREFIX + beginning for beginning in prefixes(key, len(namespace) + 1 if namespace else 0))
 
 
 def path_tag(path: str) -> str:

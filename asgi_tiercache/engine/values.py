@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from asgi_tiercache.codec.values import ValueCodec
-from asgi_tiercache.engine.core import Engine, Place
+from asgi_tiercache.engine.core import REFRESH_SECONDS, Engine, Place
 from asgi_tiercache.engine.fill import Fill
-from asgi_tiercache.engine.tags import MAX_TAGS, key_tag, too_many
+from asgi_tiercache.engine.tags import MAX_TAGS, key_tag, prefix_tags, too_many
 from asgi_tiercache.errors import CodecError
-from asgi_tiercache.invalidation.service import Trust
-from asgi_tiercache.signals import Answered, EntryRejected
+from asgi_tiercache.invalidation.knowledge import Verdict
+from asgi_tiercache.invalidation.lease import Trust
+from asgi_tiercache.signals import Answered, EntryRejected, Refreshed
 from asgi_tiercache.stampede import Flight
 from asgi_tiercache.types import Entry, Stamp
+
+logger = logging.getLogger("asgi_tiercache")
 
 DIRECT = "(direct)"
 """What values that no function made are called in statistics."""
@@ -35,6 +39,8 @@ class Call:
     """As it appears in statistics."""
     ttl: float | None = None
     """Seconds; in place of the policy's."""
+    namespace: str = ""
+    """What `key` begins with, if anything; no pattern is made for that alone."""
 
 
 class _Made:
@@ -59,7 +65,7 @@ class Values:
         """The value in a tuple of one, since None is a value; None where there is no value."""
         started = self._engine.clock.monotonic()
         if await self._engine.trust(call.place.policy) is not Trust.LAPSED:
-            hit = await self._find(call, started)
+            hit = await self._find(call, started, None)
             if hit is not None:
                 return hit
         self._report(call, "miss", "", started)
@@ -75,7 +81,7 @@ class Values:
         arrived = self._engine.fills.begun
         if await self._engine.trust(call.place.policy) is Trust.LAPSED:
             return await self._uncached(call, load, started)
-        hit = await self._find(call, started)
+        hit = await self._find(call, started, load)
         if hit is not None:
             return hit[0]
         flight = self._engine.fills.under_way(call.key)
@@ -91,8 +97,9 @@ class Values:
                 break
             # A flight that began after this call arrived is good as it is; an older one is judged like a hit (I6).
             young = flight.number > arrived
-            if young or await self._engine.invalidation.verify(entry):
-                self._answer(call, entry, "flight", started, fresh=not young)
+            verdict = await self._judge(call, entry, young=young)
+            if verdict is not Verdict.INVALID:
+                self._answer(call, entry, "flight", started, fresh=verdict is Verdict.FRESH)
                 return call.codec.load(entry.body)
             flight = self._engine.fills.under_way(call.key)
         return await self._uncached(call, load, started)
@@ -112,39 +119,45 @@ class Values:
 
     # ---- steps ----
 
-    async def _find(self, call: Call, started: float) -> tuple[Any] | None:
+    async def _find(self, call: Call, started: float, load: Loader | None) -> tuple[Any] | None:
+        """What is cached; a stale value only with a `load` that makes it anew."""
         hit = self._recall(call, started)
         if hit is not None:
             return hit
         found = await self._engine.fetch(call.place, call.key, call.canonical)
-        return None if found is None else self._loaded(call, found.entry, found.tier, started)
+        if found is None or (found.stale and load is None):
+            return None
+        if found.stale and load is not None:
+            self._refresh(call, load)
+        return self._loaded(call, found.entry, found.tier, started, fresh=not found.stale)
+
+    async def _judge(self, call: Call, entry: Entry, *, young: bool) -> Verdict:
+        """A young flight's entry is good, but nobody judged it: UNKNOWN."""
+        if young:
+            return Verdict.UNKNOWN
+        return await self._engine.invalidation.judge(entry, strict=call.place.policy.verify)
 
     def _recall(self, call: Call, started: float) -> tuple[Any] | None:
+        if call.place.policy.verify:
+            return None
         now = self._engine.clock.monotonic()
         entry = self._engine.recall(call.place.bucket, call.key, call.canonical, now)
         return None if entry is None else self._loaded(call, entry, "L1", started)
 
-    def _loaded(self, call: Call, entry: Entry, tier: str, started: float) -> tuple[Any] | None:
+    def _loaded(self, call: Call, entry: Entry, tier: str, started: float, *, fresh: bool = True) -> tuple[Any] | None:
         try:
             value = call.codec.load(entry.body)
         except CodecError:  # stored by another version of the function, or by hand
             self._engine.signals.emit(EntryRejected(tier, "no value of this kind"))
             return None
-        self._answer(call, entry, tier, started, fresh=True)
+        self._answer(call, entry, tier, started, fresh=fresh)
         return (value,)
 
     async def _lead(self, call: Call, load: Loader, started: float) -> Any:
         made = _Made(self._engine.begin(call.key))
 
         async def work(flight: Flight[Entry]) -> None:
-            self._engine.variable.set(made.fill)
-            made.value = await load()
-            made.done = True
-            made.refusal = self._refusal(call, made.fill)
-            if not made.refusal:
-                entry = self._entry(call, made.fill, self._dump(call, made.value))
-                self._engine.keep(call.place, call.key, entry)
-                flight.land(entry)
+            await self._fill(call, load, made, flight)
 
         with self._engine.waiting(made.fill):
             await self._engine.fills.lead(call.key, work, owner=made.fill).outcome()
@@ -153,6 +166,34 @@ class Values:
         self._engine.inherit(self._tags(call, made.fill), made.fill.stamp, fresh=False)
         self._report(call, "miss", made.refusal, started)
         return made.value
+
+    async def _fill(self, call: Call, load: Loader, made: _Made, flight: Flight[Entry]) -> None:
+        self._engine.variable.set(made.fill)
+        made.value = await load()
+        made.done = True
+        made.refusal = self._refusal(call, made.fill)
+        if not made.refusal:
+            entry = self._entry(call, made.fill, self._dump(call, made.value))
+            self._engine.keep(call.place, call.key, entry)
+            flight.land(entry)
+
+    def _refresh(self, call: Call, load: Loader) -> None:
+        """Make a stale value anew, behind the back of whoever was given it."""
+        made = _Made(self._engine.begin(call.key))
+
+        async def work(flight: Flight[Entry]) -> None:
+            try:
+                async with asyncio.timeout(REFRESH_SECONDS):
+                    await self._fill(call, load, made, flight)
+            except Exception:
+                logger.exception("%s failed while its stale value was being made anew", call.name)
+                made.refusal = "failed"
+            else:
+                if made.refusal:  # what is not to be stored any more is not to be served any more
+                    await self._engine.forget(call.key)
+            self._engine.signals.emit(Refreshed(call.name, made.refusal or "stored"))
+
+        self._engine.refresh(call.key, work, owner=made.fill)
 
     async def _uncached(self, call: Call, load: Loader, started: float) -> Any:
         fill = self._engine.begin(call.key)
@@ -200,7 +241,8 @@ class Values:
 
     @staticmethod
     def _tags(call: Call, fill: Fill) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*call.tags, *fill.tags, key_tag(call.key))))
+        implicit = (key_tag(call.key), *prefix_tags(call.key, call.namespace))
+        return tuple(dict.fromkeys((*call.tags, *fill.tags, *implicit)))
 
     def _answer(self, call: Call, entry: Entry, tier: str, started: float, *, fresh: bool) -> None:
         self._engine.inherit(entry.tags, entry.stamp, fresh=fresh)

@@ -1,4 +1,4 @@
-"""What one worker knows of the log, and its judgement on entries (rules I2, I3 and I5).
+"""What one worker knows of the log, and its judgement on entries (rules I2, I3, I5 and I10).
 
 Pure bookkeeping: no I/O, no clock. `shared/models` of the design calls the same thing `Worker`; names agree where
 they can: position, horizon, floor, `at`.
@@ -8,43 +8,60 @@ from __future__ import annotations
 
 import enum
 import secrets
-from collections.abc import Sequence
 from typing import Protocol
 
-from asgi_tiercache.invalidation.log import REMEMBERED_TAGS, Answer, Appended, forget_oldest, note
+from asgi_tiercache.invalidation.log import (
+    MAX_PATTERNS,
+    REMEMBERED_TAGS,
+    Answer,
+    Appended,
+    Purge,
+    Record,
+    forget_oldest,
+    note,
+    note_patterns,
+)
+from asgi_tiercache.invalidation.patterns import matches
 from asgi_tiercache.types import Entry, Stamp
 
 
 class Verdict(enum.Enum):
-    """What a worker can say of an entry by itself."""
+    """What can be said of an entry."""
 
-    VALID = "valid"
+    FRESH = "fresh"
+    STALE = "stale"
+    """Invalidated softly: good enough to be served while it is made anew."""
     INVALID = "invalid"
     UNKNOWN = "unknown"
     """Something may have happened that this worker does not know of: ask the log."""
 
 
 class Knowledge:
-    """A map tag -> id of its last invalidation, complete from the horizon on.
+    """A map tag -> ids of its last invalidations, hard and soft, complete from the horizon on.
 
-    `version` is raised by everything that could turn a verdict; an entry that was found valid at the present version
-    needs no second look.
+    `version` is raised by everything that could turn a verdict; an entry that was found fresh at the present version
+    needs no second look. What is forgotten goes by halves of the map. An entry that is used in between has been checked
+    since (see `judge`), so that only one that was not asks the log again: other tags, however many, cost it nothing.
     """
 
     def __init__(self, *, remembered: int = REMEMBERED_TAGS) -> None:
-        self._remembered = remembered
-        self._ids: dict[str, int] = {}
+        self.remembered = remembered
+        """Tags that the map holds at the most, hard and soft ones each."""
+        self._hard: dict[str, int] = {}
+        self._soft: dict[str, int] = {}
+        self._patterns: dict[str, tuple[int, int]] = {}
         self.epoch = f"unheard-of-{secrets.token_hex(8)}"
         """Until the log has been heard, one of this worker's own: nobody else's entries are of it."""
         self.position = 0
         self.horizon = 0
         self.floor = 0
+        self.soft_floor = 0
         self.version = 0
 
     def __repr__(self) -> str:
         return (
             f"<Knowledge epoch={self.epoch} position={self.position} horizon={self.horizon} "
-            f"floor={self.floor} tags={len(self._ids)}>"
+            f"floor={self.floor} tags={len(self._hard) + len(self._soft)}>"
         )
 
     def stamp(self) -> Stamp:
@@ -52,94 +69,157 @@ class Knowledge:
         return Stamp(self.epoch, self.position)
 
     def judge(self, entry: Entry) -> Verdict:
-        """Rule I3, by this worker's own map; `UNKNOWN` where the map does not reach back far enough (I5)."""
-        if self._invalid(entry, self.epoch, self.floor, self._ids.get):
+        """Rule I3, by this worker's own map; `UNKNOWN` where the map does not reach back far enough (I5).
+
+        An entry found fresh was checked up to the present position: that is remembered. Not so of a stale one, whose
+        soft id may be forgotten later.
+        """
+        position = self.position  # before judging: another thread may move it on
+        verdict = self._verdict(entry, self.epoch, self.floor, self.soft_floor, self._hard.get, self._soft.get)
+        if verdict is Verdict.INVALID or self._matches(entry, soft=False):
             return Verdict.INVALID
-        return Verdict.UNKNOWN if entry.at < self.horizon else Verdict.VALID
+        if entry.at < self.horizon:
+            return Verdict.UNKNOWN
+        if verdict is Verdict.STALE or self._matches(entry, soft=True):
+            return Verdict.STALE
+        entry.at = max(entry.at, position)
+        return Verdict.FRESH
 
     def start_anew(self, epoch: str, position: int) -> None:
         """Forget everything: at the start, and on learning of another epoch (I4)."""
-        self._ids.clear()
+        self._hard.clear()
+        self._soft.clear()
+        self._patterns.clear()
         self.epoch = epoch
         self.position = self.horizon = position
-        self.floor = 0
+        self.floor = self.soft_floor = 0
         self.version += 1
 
-    def appended(self, result: Appended, tags: Sequence[str]) -> bool:
-        """Apply an invalidation made by this worker. Returns False if that changed the epoch: L1 is then worthless.
+    def apply(self, record: Record) -> bool:
+        """Apply the next record of the log. Returns False if that changed the epoch: L1 is then worthless.
 
+        One whose predecessor was not applied tells of a gap (I8): the horizon rises, so that every older entry is asked
+        about before it is used again. (The model's simpler variant: a gap keeps L1.)
+        """
+        same = record.epoch == self.epoch
+        if not same:
+            self.start_anew(record.epoch, record.id)
+        elif record.id <= self.position:
+            return True
+        self._note(record.purge, record.counts_from)
+        if same:
+            self._advance(record.id, missed=record.previous != self.position)
+        return same
+
+    def appended(self, result: Appended, purge: Purge) -> bool:
+        """Take note of an invalidation made by this worker. Returns False if that changed the epoch.
+
+        It holds here at once; the position follows only where nothing came between, else the log has to be read.
         Not to be told of a reply to what was sent before the epoch changed: `is_late` says so.
         """
-        same = result.epoch == self.epoch
-        if not same:
-            self.start_anew(result.epoch, result.id)
-        elif result.id > self.position:
-            self._advance(result.id, missed=result.previous != self.position)
-        self._learn(tags, result.id)
-        return same
-
-    def cleared(self, result: Appended) -> bool:
-        """Apply a `clear()` made by this worker. Returns False if that changed the epoch."""
-        same = self.appended(result, ())
-        self.floor = max(self.floor, result.id)
-        return same
+        if result.everything and not purge.everything:
+            purge = Purge(everything=True, settle=purge.settle)
+        record = Record(result.epoch, result.id, result.previous, purge)
+        if record.epoch != self.epoch or record.previous == self.position:
+            return self.apply(record)
+        self._note(purge, record.counts_from)
+        self.version += 1
+        return True
 
     def is_late(self, sent: str, epoch: str) -> bool:
         """Whether a reply that speaks of `epoch` was overtaken: this worker left the epoch `sent` meanwhile (I7)."""
         return self.epoch not in (sent, epoch)
 
-    def answered(self, answer: Answer) -> bool:
-        """Take over the log's clock. Returns False if the epoch is another one: L1 is then worthless.
+    def heard(self, answer: Answer) -> bool:
+        """Take over epoch and floors of an answer. Returns False if the epoch is another one: L1 is then worthless.
 
-        The position moves on only with the horizon: what lies between was not seen, so every older entry is asked
-        about before it is used again. (The model's simpler variant of I8: a gap keeps L1, only the horizon rises.)
+        The position stays: what lies between it and the answer's clock has not been seen yet.
         """
-        if answer.epoch != self.epoch:
+        same = answer.epoch == self.epoch
+        if not same:
             self.start_anew(answer.epoch, answer.clock)
-            self.floor = answer.floor
-            return False
-        if answer.floor > self.floor:
-            self.floor = answer.floor
+        if answer.floor > self.floor or answer.soft_floor > self.soft_floor:
+            self.floor = max(self.floor, answer.floor)
+            self.soft_floor = max(self.soft_floor, answer.soft_floor)
             self.version += 1
-        if answer.clock > self.position:
-            self._advance(answer.clock, missed=True)
-        return True
+        return same
 
-    def settle(self, entry: Entry, answer: Answer) -> bool:
-        """Whether `entry` is valid by the log's answer about its tags; remembers what the answer said (I5).
+    def skip_to(self, clock: int) -> None:
+        """Give up what lies between here and `clock`, which the log no longer tells: a gap (I8)."""
+        if clock > self.position:
+            self._advance(clock, missed=True)
+
+    def learn(self, entry: Entry, answer: Answer) -> Verdict:
+        """What an answer about the tags of `entry` says of it (I5), FRESH, STALE or INVALID.
 
         The ids count for later, the entry remembers up to where it was checked. Whether it may enter L1 is a question
         of its own: the horizon may have risen since the answer was given.
         """
-        ids = dict(zip(entry.tags, answer.ids, strict=True))
-        for tag, id_ in ids.items():
-            if id_:
-                self._learn((tag,), id_)
-        if self._invalid(entry, answer.epoch, answer.floor, ids.get):
-            return False
+        hard = dict(zip(entry.tags, answer.ids, strict=True))
+        soft = dict(zip(entry.tags, answer.soft_ids, strict=True)) if answer.soft_ids else {}
+        for mine, theirs in ((self._hard, hard), (self._soft, soft)):
+            for tag, id_ in theirs.items():
+                if id_:
+                    note(mine, (tag,), id_)
+        for glob, hard_id, soft_id in answer.patterns:
+            self._note_pattern(glob, hard_id, soft_id)
+        self._bound()
+        self.version += 1
+        theirs_says = self._verdict(entry, answer.epoch, answer.floor, answer.soft_floor, hard.get, soft.get)
+        if theirs_says is Verdict.INVALID:
+            return Verdict.INVALID
         entry.at = max(entry.at, answer.clock)
-        return self.judge(entry) is not Verdict.INVALID
+        mine_says = self.judge(entry)
+        if mine_says is not Verdict.UNKNOWN:
+            return mine_says
+        return Verdict.STALE if self._matches(entry, soft=True) else theirs_says
 
     @staticmethod
-    def _invalid(entry: Entry, epoch: str, floor: int, id_of: _IdOf) -> bool:
+    def _verdict(entry: Entry, epoch: str, floor: int, soft_floor: int, hard: _IdOf, soft: _IdOf) -> Verdict:
         made_in, position = entry.stamp
         if made_in != epoch or position < floor:
-            return True
-        for tag in entry.tags:  # noqa: SIM110 - a generator would be felt in every hit of a lower tier
-            if id_of(tag, 0) > position:
-                return True
-        return False
+            return Verdict.INVALID
+        stale = position < soft_floor
+        for tag in entry.tags:  # a loop: generators would be felt in every hit of a lower tier
+            if hard(tag, 0) > position:
+                return Verdict.INVALID
+            if soft(tag, 0) > position:
+                stale = True
+        return Verdict.STALE if stale else Verdict.FRESH
+
+    def _matches(self, entry: Entry, *, soft: bool) -> bool:
+        """Whether a pattern that was invalidated after the entry's stamp matches it."""
+        if not self._patterns:
+            return False
+        position = entry.stamp.position
+        return any(ids[soft] > position and matches(glob, entry.tags) for glob, ids in tuple(self._patterns.items()))
+
+    def _note(self, purge: Purge, id_: int) -> None:
+        note(self._soft if purge.soft else self._hard, purge.tags, id_)
+        note_patterns(self._patterns, purge, id_)
+        if purge.everything and purge.soft:
+            self.soft_floor = max(self.soft_floor, id_)
+        elif purge.everything:
+            self.floor = max(self.floor, id_)
+        self._bound()
+
+    def _note_pattern(self, glob: str, hard: int, soft: int) -> None:
+        known_hard, known_soft = self._patterns.get(glob, (0, 0))
+        self._patterns[glob] = max(known_hard, hard), max(known_soft, soft)
+
+    def _bound(self) -> None:
+        """Forget the oldest where there is too much; what was forgotten is unknown from then on."""
+        for ids in (self._hard, self._soft):
+            while len(ids) > self.remembered:
+                self.horizon = max(self.horizon, forget_oldest(ids))
+        while len(self._patterns) > MAX_PATTERNS:
+            oldest = min(self._patterns, key=lambda glob: max(self._patterns[glob]))
+            self.horizon = max(self.horizon, *self._patterns.pop(oldest))
 
     def _advance(self, position: int, *, missed: bool) -> None:
         self.position = position
         if missed:
-            self.horizon = position
-        self.version += 1
-
-    def _learn(self, tags: Sequence[str], id_: int) -> None:
-        note(self._ids, tags, id_)
-        while len(self._ids) > self._remembered:
-            self.horizon = max(self.horizon, forget_oldest(self._ids))
+            self.horizon = max(self.horizon, position)
         self.version += 1
 
 

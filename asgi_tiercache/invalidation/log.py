@@ -1,16 +1,49 @@
 """The log of invalidations as an interface, and the log that lives in the process (rule I1).
 
-A log hands out positions: integers below 2**63 that only grow within one epoch. It knows, for each tag, the position
-of its last invalidation, and a floor below which everything is invalid.
+A log hands out positions: integers below 2**63 that only grow within one epoch. They are times: milliseconds since
+1970, then 20 bits that count within one. The log knows, for each tag, the position of its last invalidation, and a
+floor below which everything is invalid.
 """
 
 from __future__ import annotations
 
+import itertools
 import secrets
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from asgi_tiercache.types import Clock, SystemClock
+
 REMEMBERED_TAGS = 100_000
+REMEMBERED_RECORDS = 1_000
+MAX_PATTERNS = 64
+"""Patterns that can be told apart; one more, and everything is invalidated instead."""
+_COUNTED = 20
+"""Bits of a position that count within a millisecond."""
+
+
+def position_at(seconds: float, count: int = 0) -> int:
+    """The position of an invalidation at `seconds` since 1970, or how far one dated `seconds` ahead is dated ahead."""
+    return (round(seconds * 1000) << _COUNTED) + count
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """What one invalidation asks for. One that names nothing is a tick: it only moves the log's clock on."""
+
+    tags: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+    """Globs that whole keys have to match."""
+    everything: bool = False
+    soft: bool = False
+    """Make stale rather than invalid (I10)."""
+    settle: float = 0.0
+    """Seconds by which it is dated ahead: what is read at the origin until then counts as older."""
+
+    def __bool__(self) -> bool:
+        return bool(self.tags or self.patterns or self.everything)
 
 
 class Answer(NamedTuple):
@@ -22,7 +55,13 @@ class Answer(NamedTuple):
     floor: int
     """Entries stamped below it are invalid."""
     ids: tuple[int, ...]
-    """For each tag asked about, the position of its last invalidation; 0: not since the floor."""
+    """For each tag asked about, the position of its last hard invalidation; 0: not since the floor."""
+    soft_floor: int = 0
+    """Entries stamped below it are stale."""
+    soft_ids: tuple[int, ...] = ()
+    """The same as `ids` of soft invalidations; empty where there is none of any tag."""
+    patterns: tuple[tuple[str, int, int], ...] = ()
+    """Every pattern that counts, with the positions of its last hard and its last soft invalidation."""
 
 
 class Appended(NamedTuple):
@@ -32,6 +71,26 @@ class Appended(NamedTuple):
     id: int
     previous: int
     """The clock just before; a worker whose own position differs has missed something."""
+    replicated: bool = True
+    """False: a replica was to confirm it, and none did in time."""
+    everything: bool = False
+    """The log made a `clear()` of it: too many patterns."""
+
+
+class Record(NamedTuple):
+    """One invalidation as the log tells it to those who follow."""
+
+    epoch: str
+    id: int
+    previous: int
+    purge: Purge
+    own: bool = False
+    """Whether this process made it."""
+
+    @property
+    def counts_from(self) -> int:
+        """The stamp from which on entries are newer than this: its id, unless it is dated ahead."""
+        return self.id + position_at(self.purge.settle)
 
 
 class InvalidationLog(Protocol):
@@ -40,14 +99,20 @@ class InvalidationLog(Protocol):
     shared: bool
     """Whether other processes append to it, so that what a worker knows may lag."""
 
+    async def confirm(self) -> Answer:
+        """Epoch, clock and floors; makes the control state where there is none, and replaces what cannot be trusted."""
+
     async def ask(self, tags: Sequence[str]) -> Answer:
-        """Epoch, clock, floor and the ids of `tags`, read at one moment."""
+        """Epoch, clock, floors, patterns and the ids of `tags`, read at one moment."""
 
-    async def append(self, tags: Sequence[str]) -> Appended:
-        """Invalidate all that carries one of `tags`."""
+    async def append(self, purge: Purge, *, replicate: bool = False) -> Appended:
+        """Record an invalidation; with `replicate`, wait a moment for a replica to confirm it."""
 
-    async def append_clear(self) -> Appended:
-        """Invalidate everything: raise the floor."""
+    async def read(self, after: int) -> list[Record]:
+        """The next records after a position, the oldest first; empty where there are none, or none any more."""
+
+    async def follow(self, after: int) -> list[Record]:
+        """What `read` returns, waiting a while for a first one."""
 
 
 class ProcessLog:
@@ -58,15 +123,27 @@ class ProcessLog:
 
     shared = False
 
-    def __init__(self, *, remembered: int = REMEMBERED_TAGS) -> None:
+    def __init__(self, *, clock: Clock | None = None, remembered: int = REMEMBERED_TAGS) -> None:
+        self._time = (clock or SystemClock()).time
         self._remembered = remembered
         self._epoch = secrets.token_hex(8)
         self._clock = 0
+        self._due = 0
+        """The furthest that an invalidation was dated ahead."""
         self._floor = 0
-        self._ids: dict[str, int] = {}
+        self._soft_floor = 0
+        self._hard: dict[str, int] = {}
+        self._soft: dict[str, int] = {}
+        self._patterns: dict[str, tuple[int, int]] = {}
+        self._records: deque[Record] = deque(maxlen=REMEMBERED_RECORDS)
 
     def __repr__(self) -> str:
-        return f"<ProcessLog epoch={self._epoch} clock={self._clock} floor={self._floor} tags={len(self._ids)}>"
+        tags = len(self._hard) + len(self._soft)
+        return f"<ProcessLog epoch={self._epoch} clock={self._clock} floor={self._floor} tags={tags}>"
+
+    async def confirm(self) -> Answer:
+        """Answers at once."""
+        return self.answer()
 
     async def ask(self, tags: Sequence[str]) -> Answer:
         """Answers at once."""
@@ -74,33 +151,72 @@ class ProcessLog:
 
     def answer(self, tags: Sequence[str] = ()) -> Answer:
         """What `ask` returns, without waiting."""
-        return Answer(self._epoch, self._clock, self._floor, tuple(self._ids.get(tag, 0) for tag in tags))
+        if self._clock < self._due <= position_at(self._time()):
+            self._record(Purge())
+        return Answer(
+            self._epoch,
+            self._clock,
+            self._floor,
+            tuple(self._hard.get(tag, 0) for tag in tags),
+            self._soft_floor,
+            tuple(self._soft.get(tag, 0) for tag in tags),
+            tuple((glob, hard, soft) for glob, (hard, soft) in self._patterns.items()),
+        )
 
-    async def append(self, tags: Sequence[str]) -> Appended:
+    async def append(self, purge: Purge, *, replicate: bool = False) -> Appended:
+        """Done at once; there is no replica to wait for."""
+        if purge.patterns and len({*self._patterns, *purge.patterns}) > MAX_PATTERNS:
+            purge = Purge(everything=True, settle=purge.settle)
+        record = self._record(purge)
+        counts_from = record.counts_from
+        self._due = max(self._due, counts_from)
+        ids = self._soft if purge.soft else self._hard
+        note(ids, purge.tags, counts_from)
+        note_patterns(self._patterns, purge, counts_from)
+        while len(ids) > self._remembered:
+            self._floor = max(self._floor, forget_oldest(ids))
+        if purge.everything and purge.soft:
+            self._soft_floor = max(self._soft_floor, counts_from)
+        elif purge.everything:
+            self._floor = max(self._floor, counts_from)
+            self._hard.clear()
+            self._patterns.clear()
+        return Appended(self._epoch, record.id, record.previous, everything=purge.everything)
+
+    async def read(self, after: int) -> list[Record]:
         """Done at once."""
-        previous = self._clock
-        self._clock += 1
-        note(self._ids, tags, self._clock)
-        while len(self._ids) > self._remembered:
-            self._floor = max(self._floor, forget_oldest(self._ids))
-        return Appended(self._epoch, self._clock, previous)
+        return [record for record in self._records if record.id > after]
 
-    async def append_clear(self) -> Appended:
-        """Done at once."""
-        previous = self._clock
-        self._clock += 1
-        self._floor = self._clock
-        self._ids.clear()
-        return Appended(self._epoch, self._clock, previous)
+    async def follow(self, after: int) -> list[Record]:
+        """Nobody follows: what is appended here is applied here."""
+        return await self.read(after)
+
+    def _record(self, purge: Purge) -> Record:
+        # Wall time, but never behind the last one, even if that clock is set back.
+        record = Record(self._epoch, max(self._clock + 1, position_at(self._time())), self._clock, purge, own=True)
+        self._clock = record.id
+        self._records.append(record)
+        return record
 
 
-def note(ids: dict[str, int], tags: Sequence[str], id_: int) -> None:
-    """Record in `ids` that each of `tags` was invalidated at `id_`; the latest noted stands last."""
-    for tag in tags:
-        known = ids.pop(tag, 0)
-        ids[tag] = max(known, id_)
+def note(ids: dict[str, int], names: Iterable[str], id_: int) -> None:
+    """Record in `ids` that each of `names` was invalidated at `id_`; the latest noted stands last."""
+    for name in names:
+        known = ids.pop(name, 0)
+        ids[name] = max(known, id_)
+
+
+def note_patterns(ids: dict[str, tuple[int, int]], purge: Purge, id_: int) -> None:
+    """Record in `ids` what `purge` says of patterns, hard and soft apart (I10)."""
+    for glob in purge.patterns:
+        hard, soft = ids.get(glob, (0, 0))
+        ids[glob] = (hard, max(soft, id_)) if purge.soft else (max(hard, id_), soft)
 
 
 def forget_oldest(ids: dict[str, int]) -> int:
-    """Drop the tag noted longest ago; returns its id, which must not be trusted to be absent from then on."""
-    return ids.pop(next(iter(ids)))
+    """Drop the half noted longest ago; returns the highest id among them, since their absence no longer tells.
+
+    By halves, so that what depends on that is not disturbed with each invalidation.
+    """
+    oldest = list(itertools.islice(ids, (len(ids) + 1) // 2))
+    return max(ids.pop(name) for name in oldest)

@@ -1,18 +1,23 @@
-"""The log in Redis: a stream and one hash in one slot (rules I1, I3 and I4).
+"""The log in Redis: a stream and one hash in one slot (rules I1, I3, I4, I5 and I8).
 
-`{<namespace>}:log` is the stream, `{<namespace>}:control` the hash: the fields `epoch`, `clock` and `floor`, and
-`t:<tag>` with the id of the tag's last invalidation. A worker asks with one `HMGET`; where that finds no hash, a script
-makes one with a new epoch, so that an evicted or lost hash invalidates instead of reviving.
+`{<namespace>}:log` is the stream, `{<namespace>}:control` the hash; `scripts` says what is in it. A worker asks about
+an entry with one `HMGET`, and confirms its lease with a script.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import orjson
+from redis.exceptions import OutOfMemoryError, ResponseError
+
+from asgi_tiercache.config import LONGEST_LIFETIME
 from asgi_tiercache.errors import TierError
-from asgi_tiercache.invalidation.log import Answer, Appended
+from asgi_tiercache.invalidation.log import MAX_PATTERNS, Answer, Appended, Purge, Record
+from asgi_tiercache.invalidation.scripts import APPEND, CONFIRM, MAX_FIELDS
 from asgi_tiercache.tiers.breaker import Breaker, describe
 from asgi_tiercache.tiers.redis import RedisLink
 
@@ -20,42 +25,13 @@ T = TypeVar("T")
 
 LOG_LENGTH = 100_000
 """About how many invalidations the stream keeps."""
-
-_CONTROL = """
-local control, log = KEYS[1], KEYS[2]
-local epoch = redis.call('HGET', control, 'epoch')
-if not epoch then
-  epoch = ARGV[1]
-  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
-  redis.call('HSET', control, 'epoch', epoch, 'clock', last[1] and last[1][1] or '0-0', 'floor', '0-0')
-end
-local clock = redis.call('HGET', control, 'clock')
-"""
-
-_OPEN = _CONTROL + "return {epoch, clock, redis.call('HGET', control, 'floor')}"
-
-# The id follows Redis's own clock, but never falls behind the last one, even if that clock or the stream was set back.
-_APPEND = (
-    _CONTROL
-    + """
-local time = redis.call('TIME')
-local ms, seq = string.match(clock, '(%d+)-(%d+)')
-local id = '*'
-if time[1] * 1000 + math.floor(time[2] / 1000) <= tonumber(ms) then
-  id = ms .. '-' .. string.format('%d', seq + 1)
-end
-local tags = {}
-for i = 4, #ARGV do tags[#tags + 1] = ARGV[i] end
-id = redis.call('XADD', log, 'MAXLEN', '~', ARGV[3], id,
-                'previous', clock, 'epoch', epoch, 'kind', ARGV[2], 'tags', cjson.encode(tags))
-redis.call('HSET', control, 'clock', id)
-if ARGV[2] == 'clear' then
-  redis.call('HSET', control, 'floor', id)
-end
-for i = 4, #ARGV do redis.call('HSET', control, 't:' .. ARGV[i], id) end
-return {epoch, id, clock}
-"""
-)
+PAGE = 1_000
+"""Invalidations that are read at once."""
+BLOCK_MS = 5_000
+"""How long a question that waits for the next invalidation waits."""
+REPLICA_MS = 100
+"""How long an invalidation waits for a replica to confirm it."""
+_HEAD = (b"epoch", b"clock", b"floor", b"soft", b"patterns")
 
 
 class RedisLog:
@@ -65,51 +41,128 @@ class RedisLog:
         link: Where Redis is; the client of the running loop is taken from it.
         breaker: Deadline and circuit breaker, shared with the tier on the same server.
         namespace: The slot that holds the control state.
+        trust_restart: Go on in the old epoch after Redis was restarted or failed over; for servers that never lose a
+            write that they acknowledged.
+        max_fields: Tags that the control hash remembers at the most.
     """
 
     shared = True
 
-    def __init__(self, link: RedisLink, breaker: Breaker | None = None, *, namespace: str = "") -> None:
+    def __init__(
+        self,
+        link: RedisLink,
+        breaker: Breaker | None = None,
+        *,
+        namespace: str = "",
+        trust_restart: bool = False,
+        max_fields: int = MAX_FIELDS,
+    ) -> None:
         self._link = link
         self.breaker = breaker
         """None: calls have neither a deadline nor a breaker; a `TierCache` gives the log that of its tier."""
         slot = namespace or "tiercache"
         self._keys = [f"{{{slot}}}:control", f"{{{slot}}}:log"]
+        self._who = secrets.token_hex(4)
+        self._trusting = int(trust_restart)
+        self._max_fields = max_fields
 
     def __repr__(self) -> str:
         return f"<RedisLog {self._link!r} {self._keys[1]}>"
 
+    async def confirm(self) -> Answer:
+        """One script."""
+        arguments = (secrets.token_hex(8), LOG_LENGTH, self._trusting)
+        epoch, clock, floor, soft = await self._run("confirm", lambda: self._eval(CONFIRM, *arguments))
+        return Answer(_text(epoch), _position(clock), _position(floor), (), _position(soft))
+
     async def ask(self, tags: Sequence[str]) -> Answer:
         """One HMGET; a script besides where the control hash is missing."""
-        fields = [b"epoch", b"clock", b"floor", *(b"t:" + _bytes(tag) for tag in tags)]
+        names = [_bytes(tag) for tag in tags]
+        fields = [*_HEAD, *(b"t:" + name for name in names), *(b"s:" + name for name in names)]
         found = await self._run("ask", lambda: self._hmget(fields))
         if found[0] is None:
-            epoch, clock, floor = await self._run("open", lambda: self._eval(_OPEN, secrets.token_hex(8)))
-            return Answer(_text(epoch), _position(clock), _position(floor), (0,) * len(tags))
-        return Answer(_text(found[0]), _position(found[1]), _position(found[2]), tuple(map(_position, found[3:])))
+            return (await self.confirm())._replace(ids=(0,) * len(tags))
+        ids = tuple(map(_position, found[len(_HEAD) :]))
+        return Answer(
+            _text(found[0]),
+            _position(found[1]),
+            _position(found[2]),
+            ids[: len(tags)],
+            _position(found[3]),
+            ids[len(tags) :],
+            _patterns(found[4]),
+        )
 
-    async def append(self, tags: Sequence[str]) -> Appended:
-        """One script."""
-        return await self._append("hard", tags)
+    async def append(self, purge: Purge, *, replicate: bool = False) -> Appended:
+        """One script; a `WAIT` besides for a replica."""
+        arguments = (
+            secrets.token_hex(8),
+            LOG_LENGTH,
+            "soft" if purge.soft else "hard",
+            self._who,
+            round(purge.settle * 1000),
+            int(purge.everything),
+            LONGEST_LIFETIME * 1000,
+            self._max_fields,
+            MAX_PATTERNS,
+            len(purge.tags),
+            *map(_bytes, (*purge.tags, *purge.patterns)),
+        )
+        (epoch, id_, previous, everything), replicas = await self._run(
+            "append", lambda: self._append(arguments, replicate=replicate)
+        )
+        replicated = not replicate or replicas > 0
+        return Appended(_text(epoch), _position(id_), _position(previous), replicated, bool(everything))
 
-    async def append_clear(self) -> Appended:
-        """One script."""
-        return await self._append("clear", ())
+    async def read(self, after: int) -> list[Record]:
+        """One XRANGE."""
+        entries = await self._run("read", lambda: self._xrange(b"(" + _id(after)))
+        return self._records(entries)
 
-    async def _append(self, kind: str, tags: Sequence[str]) -> Appended:
-        arguments: tuple[str | int | bytes, ...] = (secrets.token_hex(8), kind, LOG_LENGTH, *map(_bytes, tags))
-        epoch, id_, previous = await self._run("append", lambda: self._eval(_APPEND, *arguments))
-        return Appended(_text(epoch), _position(id_), _position(previous))
+    async def follow(self, after: int) -> list[Record]:
+        """One XREAD that waits, on a connection of its own and without the deadline of other calls."""
+        try:
+            streams = await self._link.client().xread({self._keys[1]: _id(after)}, count=PAGE, block=BLOCK_MS)
+        except Exception as error:
+            raise TierError(f"{self!r}: {describe(error)}") from error
+        return self._records(_of_one_stream(streams))
+
+    # ---- commands ----
 
     async def _hmget(self, fields: list[bytes]) -> list[Any]:
         async with self._link.slot:
             found: list[Any] = await self._link.client().hmget(self._keys[0], fields)
         return found
 
+    async def _xrange(self, first: bytes) -> list[Any]:
+        async with self._link.slot:
+            found: Any = await self._link.client().xrange(self._keys[1], first, "+", count=PAGE)
+        return list(found)
+
+    async def _append(self, arguments: tuple[str | int | bytes, ...], *, replicate: bool) -> tuple[list[Any], int]:
+        try:
+            return await self._eval_and_wait(arguments) if replicate else (await self._eval(APPEND, *arguments), 0)
+        except (OutOfMemoryError, ResponseError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        # What cannot be recorded can still be forgotten: without control state nothing is valid (I9), and the memory
+        # that it took may be what was missing.
+        async with self._link.slot:
+            await self._link.client().unlink(self._keys[0])
+        return await self._eval(APPEND, *arguments), 0
+
     async def _eval(self, script: str, *arguments: str | int | bytes) -> list[Any]:
         async with self._link.slot:
             answer: list[Any] = await self._link.client().register_script(script)(keys=self._keys, args=arguments)
         return answer
+
+    async def _eval_and_wait(self, arguments: tuple[str | int | bytes, ...]) -> tuple[list[Any], int]:
+        """Both on one connection, since WAIT is about what that connection has written."""
+        async with self._link.slot, self._link.client().pipeline(transaction=False) as pipe:
+            pipe.eval(APPEND, len(self._keys), *self._keys, *arguments)
+            pipe.wait(1, REPLICA_MS)
+            answer, replicas = await pipe.execute()
+        return answer, replicas
 
     async def _run(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
         if self.breaker is not None:
@@ -122,6 +175,42 @@ class RedisLog:
     async def _ping(self) -> object:
         return await self._link.client().ping()
 
+    # ---- what Redis says ----
+
+    def _records(self, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Record]:
+        """Those entries of the stream that are ours; others are passed over."""
+        records = []
+        for id_, fields in entries:
+            try:
+                purge = Purge(
+                    tags=tuple(_parsed(fields.get(b"tags", b"[]"))),
+                    patterns=tuple(_parsed(fields.get(b"patterns", b"[]"))),
+                    everything=b"all" in fields,
+                    soft=fields[b"kind"] == b"soft",
+                    settle=int(fields.get(b"settle", b"0")) / 1000,
+                )
+                own = fields.get(b"by") == self._who.encode()
+                records.append(
+                    Record(_text(fields[b"epoch"]), _position(id_), _position(fields[b"previous"]), purge, own)
+                )
+            except (KeyError, ValueError, TypeError, TierError):
+                continue
+        return records
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, OutOfMemoryError) or "OOM" in str(error)
+
+
+def _of_one_stream(streams: Any) -> list[Any]:
+    """The entries in the reply to an XREAD of one stream: a list of pairs, or a map under RESP3."""
+    if not streams:
+        return []
+    if isinstance(streams, Mapping):
+        (pages,) = streams.values()
+        return [entry for page in pages for entry in page] if pages and isinstance(pages[0], list) else list(pages)
+    return list(streams[0][1])
+
 
 def _bytes(tag: str) -> bytes:
     # Lone surrogates, as in a key made of a path that is not UTF-8, must not stand in the way of every invalidation.
@@ -130,6 +219,28 @@ def _bytes(tag: str) -> bytes:
 
 def _text(value: bytes) -> str:
     return value.decode("ascii", "replace")
+
+
+def _parsed(value: bytes) -> Any:
+    """JSON as the scripts write it: what was no UTF-8 in a tag is none here."""
+    try:
+        return orjson.loads(value)
+    except ValueError:
+        return json.loads(value.decode("utf-8", "surrogatepass"))
+
+
+def _patterns(value: bytes | None) -> tuple[tuple[str, int, int], ...]:
+    if value is None:
+        return ()
+    try:
+        found = _parsed(value)
+        return tuple((glob, _position(hard.encode()), _position(soft.encode())) for glob, (hard, soft) in found.items())
+    except (ValueError, TypeError, AttributeError):
+        raise TierError("the control state holds malformed patterns") from None
+
+
+def _id(position: int) -> bytes:
+    return b"%d-%d" % (position >> 20, position & 0xFFFFF)
 
 
 def _position(value: bytes | None) -> int:

@@ -1,37 +1,33 @@
-"""Who is valid: the log, what this worker knows of it, and for how long that knowledge counts (rules I4 to I9)."""
+"""Who is valid: the log, what this worker knows of it, and for how long that knowledge counts (rules I4 to I10)."""
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from asgi_tiercache.errors import TierError
+from asgi_tiercache.invalidation.held import Held
 from asgi_tiercache.invalidation.knowledge import Knowledge, Verdict
-from asgi_tiercache.invalidation.log import Answer, Appended, InvalidationLog, ProcessLog
+from asgi_tiercache.invalidation.lease import MAX_LAG, MAX_UNVERIFIED, Lease, Trust
+from asgi_tiercache.invalidation.listeners import Listeners
+from asgi_tiercache.invalidation.log import Answer, Appended, InvalidationLog, ProcessLog, Purge, Record
+from asgi_tiercache.invalidation.tail import Tail
 from asgi_tiercache.signals import Invalidated, Signals
 from asgi_tiercache.types import Clock, Entry, Stamp
 
 T = TypeVar("T")
 
-MAX_LAG = 1.0
-MAX_UNVERIFIED = 60.0
-MAX_PENDING = 10_000
 FIRST_RETRY = 0.5
 LONGEST_RETRY = 5.0
 """Seconds between attempts to send what the log has not taken."""
-
-
-class Trust(enum.Enum):
-    """How far this worker's knowledge of the log can be relied on right now."""
-
-    VERIFIED = "verified"
-    UNVERIFIED = "unverified"
-    """The log is out of reach, but was heard of within `max_unverified`."""
-    LAPSED = "lapsed"
+MAX_PAGES = 16
+"""Reads in a row to catch up with the log; a worker that is further behind treats the rest as a gap (I8)."""
+CLOSE_SECONDS = 5.0
+A_TICK = 0.002
+"""Seconds: positions count in milliseconds, and are rounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +35,12 @@ class Receipt:
     """What came of an invalidation."""
 
     durable: bool
-    """True: it stands in the log. False: Redis did not take it; it holds on this worker, and is sent again until
-    Redis takes it."""
+    """True: it stands in the log, and on a replica where that was asked for. False: Redis did not take it, and it holds
+    on this worker and is sent again until Redis takes it; or no replica has confirmed it in time."""
     position: int | None
-    """Its id in the log; None where it is not durable."""
+    """Its id in the log; None where the log did not take it."""
     names: tuple[str, ...]
-    """The tags that were invalidated; empty for everything."""
+    """The tags and patterns that were invalidated; empty for everything."""
 
 
 class Invalidation:
@@ -73,35 +69,39 @@ class Invalidation:
         self._clock = clock
         self._signals = signals
         self._drop_memory = drop_memory
-        self._max_lag = max_lag
-        self._unverified_until = clock.monotonic() + max_unverified
-        self._max_unverified = max_unverified
-        self._leased_until = -math.inf
-        self._held = 0
-        self._pending: dict[str, int] = {}
-        self._pending_clear = 0
+        self._held = Held()
+        self._settled_at = -math.inf
+        """Monotonic clock at which the last invalidation that this worker dated ahead begins to count as past."""
         self._question: tuple[asyncio.AbstractEventLoop, asyncio.Task[bool]] | None = None
         self._retrying: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
         self.knowledge = Knowledge()
-        self.attention_at = -math.inf
-        """Monotonic time from which on `confirm` must be asked before an entry is used."""
+        self.lease = Lease(clock.monotonic(), max_lag=max_lag, max_unverified=max_unverified)
+        self.listeners = Listeners(signals)
+        self.tail = Tail(log, self.knowledge, clock, self._apply)
         if isinstance(log, ProcessLog):  # nobody else writes into it, and it answers at once: known for good
-            self.knowledge.answered(log.answer())
-            self._lease(clock.monotonic())
+            self.knowledge.heard(log.answer())
+            self._renew_lease(clock.monotonic())
 
     def __repr__(self) -> str:
-        return f"<Invalidation {self._log!r} {self.knowledge!r} pending={len(self._pending)}>"
+        return f"<Invalidation {self._log!r} {self.knowledge!r} pending={len(self._held)}>"
+
+    async def start(self) -> None:
+        """Hear of the log, and follow it."""
+        await self.confirm()
+        self.tail.start()
 
     async def aclose(self) -> None:
         """Send what is held, if the log takes it now, and end what runs on this loop."""
         loop = asyncio.get_running_loop()
-        if self._pending or self._pending_clear:
+        await self.tail.aclose()
+        if self._held:
             self._renewal()
         if self._question is not None and self._question[0] is loop:
             await asyncio.wait([self._question[1]])
         if self._retrying is not None and self._retrying[0] is loop:
             self._retrying[1].cancel()
             await asyncio.wait([self._retrying[1]])
+        await self.listeners.aclose(CLOSE_SECONDS)
 
     # ---- judging ----
 
@@ -110,46 +110,47 @@ class Invalidation:
         return self.knowledge.stamp()
 
     def current(self, entry: Entry) -> bool:
-        """Whether `entry` is valid by what this worker knows; one comparison where nothing changed."""
+        """Whether `entry` is fresh by what this worker knows; one comparison where nothing changed."""
+        return entry.checked == self.knowledge.version or self.judge_here(entry) is Verdict.FRESH
+
+    async def judge(self, entry: Entry, *, strict: bool = False) -> Verdict:
+        """FRESH, STALE or INVALID, asking the log where this worker cannot tell, or always if `strict` (I5)."""
+        verdict = self.judge_here(entry)
+        if verdict is Verdict.INVALID or (verdict is not Verdict.UNKNOWN and not strict):
+            return verdict
+        sent = self.knowledge.stamp()
+        answer = await self._try(lambda: self._log.ask(entry.tags))
+        if answer is None or not self._hear(answer, sent) or answer.epoch != sent.epoch:
+            return Verdict.INVALID
+        return _worse(self.knowledge.learn(entry, answer), self._held.judge(entry))
+
+    def judge_here(self, entry: Entry) -> Verdict:
+        """What this worker can say of `entry` by itself; UNKNOWN where it would have to ask."""
         knowledge = self.knowledge
         version = knowledge.version  # before judging: another thread may raise it meanwhile
         if entry.checked == version:
-            return True
-        if self._awaiting(entry) or knowledge.judge(entry) is not Verdict.VALID:
-            return False
-        entry.checked = version
-        return True
-
-    async def verify(self, entry: Entry) -> bool:
-        """Whether `entry` is valid, asking the log where this worker cannot tell (I5)."""
-        if self.current(entry):
-            return True
-        if self._awaiting(entry) or self.knowledge.judge(entry) is Verdict.INVALID:
-            return False
-        epoch = self.knowledge.epoch
-        answer = await self._ask(entry.tags)
-        # An answer to a question from before the worker changed its epoch is void (I7).
-        if answer is None or epoch != self.knowledge.epoch or answer.epoch != epoch:
-            return False
-        return self.knowledge.settle(entry, answer) and not self._awaiting(entry)
+            return Verdict.FRESH
+        verdict = knowledge.judge(entry)
+        if self._held:
+            verdict = _worse(verdict, self._held.judge(entry))
+        if verdict is Verdict.FRESH:
+            entry.checked = version
+        return verdict
 
     # ---- the lease ----
 
     async def confirm(self) -> Trust:
         """How far local judgement counts now; asks the log where the lease is over, renews it early where it ages."""
-        now = self._clock.monotonic()
-        if now < self._leased_until:
-            self._renew_soon()
+        if self._clock.monotonic() < self.lease.until:
+            self.tail.start()  # this loop has lived for a while: worth a connection of its own
+            self._renewal()
+            self.lease.renewing()
             return Trust.VERIFIED
         heard = await asyncio.shield(self._renewal())
-        now = self._clock.monotonic()
-        if heard and now < self._leased_until:  # else the answer has taken longer than it is good for
-            return Trust.VERIFIED
-        return Trust.UNVERIFIED if now < self._unverified_until else Trust.LAPSED
-
-    def _renew_soon(self) -> None:
-        self._renewal()
-        self.attention_at = self._leased_until
+        trust = self.lease.trust(self._clock.monotonic())
+        if trust is Trust.VERIFIED and not heard:
+            return Trust.UNVERIFIED
+        return trust  # not verified, too, if the answer has taken longer than it is good for
 
     def _renewal(self) -> asyncio.Task[bool]:
         loop = asyncio.get_running_loop()
@@ -158,97 +159,137 @@ class Invalidation:
         return self._question[1]
 
     async def _renew(self) -> bool:
+        """Send what is held, ask, and read what was missed; whether all that has been done."""
         if not await self._replay():
             return False
-        return await self._ask(()) is not None
+        asked_at, sent = self._clock.monotonic(), self.knowledge.stamp()
+        answer = await self._try(self._log.confirm)
+        if answer is None or not self._hear(answer, sent) or not await self._catch_up(answer):
+            return False
+        if not self._held:
+            self._renew_lease(asked_at)
+        return True
 
-    async def _ask(self, tags: Sequence[str]) -> Answer | None:
-        sent = self._clock.monotonic()
-        epoch, position = self.knowledge.epoch, self.knowledge.position
-        try:
-            answer = await self._log.ask(tags)
-        except TierError:
-            return None
-        if epoch != self.knowledge.epoch:
-            return None
-        if answer.epoch == epoch and answer.clock < position:
-            self._hold_clear()  # the log went back, as after a failover: what it has lost nobody can tell
-            return None
-        if not self.knowledge.answered(answer):
+    def _hear(self, answer: Answer, sent: Stamp) -> bool:
+        """Take over what an answer says; False if it cannot count.
+
+        An answer to a question that was sent before the worker changed its epoch is void (I7).
+        """
+        if sent.epoch != self.knowledge.epoch:
+            return False
+        if answer.epoch == sent.epoch and answer.clock < sent.position:
+            self._hold(Purge(everything=True))  # the log went back, as in a failover: nobody can tell what it lost
+            return False
+        if not self.knowledge.heard(answer):
             self._drop_memory()
-        if not self._pending and not self._pending_clear:
-            self._lease(sent)
-        return answer
+        return True
 
-    def _lease(self, sent: float) -> None:
-        if not self._log.shared:
-            self._leased_until = self.attention_at = math.inf
-            return
-        self._leased_until = max(self._leased_until, sent + self._max_lag)
-        self._unverified_until = max(self._unverified_until, self._leased_until + self._max_unverified)
-        # Renewed in the background from half its life on, so that no request waits for the question.
-        self.attention_at = self._leased_until - self._max_lag / 2
+    async def _catch_up(self, answer: Answer) -> bool:
+        """Apply what the log holds up to the answer's clock; what it no longer holds is a gap (I8)."""
+        knowledge = self.knowledge
+        for _ in range(MAX_PAGES):
+            position = knowledge.position
+            if position >= answer.clock:
+                break
+            records = await self._try(lambda after=position: self._log.read(after))  # type: ignore[misc]
+            if records is None or knowledge.epoch != answer.epoch:
+                return False
+            self._apply(records)
+            if knowledge.position == position:
+                break
+        if knowledge.epoch != answer.epoch:
+            return False
+        knowledge.skip_to(answer.clock)
+        return True
+
+    def _apply(self, records: Sequence[Record]) -> None:
+        """Apply what was read of the log (I5)."""
+        for record in records:
+            new = record.id > self.knowledge.position or record.epoch != self.knowledge.epoch
+            if not self.knowledge.apply(record):
+                self._drop_memory()
+            if new and not record.own:
+                self.listeners.tell(record.purge, record.id, here=False)
+
+    def _renew_lease(self, sent: float) -> None:
+        if self._log.shared:
+            self.lease.renew(sent)
+        else:
+            self.lease.hold_until(self._settled_at if self._settled_at > self._clock.monotonic() else math.inf)
 
     # ---- invalidating ----
 
-    async def invalidate(self, tags: Sequence[str], *, kind: str = "tag") -> Receipt:
-        """Make everything that carries one of `tags` invalid: for this worker before this returns."""
-        tags = tuple(dict.fromkeys(tags))
-        if not tags:
-            return self._receipt(kind, tags, None, durable=True)
-        try:
-            appended = await self._append(tags)
-        except BaseException:
-            self._hold(tags)  # the caller gives up, but its data is committed
-            raise
-        if appended is None:
-            self._hold(tags)
-        else:
-            self._send_held()
-        return self._receipt(kind, tags, appended, durable=appended is not None)
+    async def invalidate(
+        self,
+        tags: Sequence[str],
+        *,
+        patterns: Sequence[str] = (),
+        kind: str = "tag",
+        soft: bool = False,
+        settle: float = 0.0,
+        replicate: bool = False,
+    ) -> Receipt:
+        """Make what carries one of `tags` or matches one of `patterns` invalid: for this worker before this returns.
 
-    async def clear(self) -> Receipt:
-        """Make everything invalid."""
+        Args:
+            tags: Exact tags, implicit ones included.
+            patterns: Globs over keys.
+            kind: What it is called in statistics.
+            soft: Make stale rather than invalid.
+            settle: Seconds for which what is read at the origin still counts as older.
+            replicate: Let it be durable only if a replica has confirmed it.
+        """
+        purge = Purge(tuple(dict.fromkeys(tags)), tuple(dict.fromkeys(patterns)), False, soft, settle)
+        return await self._purge(purge, kind, replicate=replicate)
+
+    async def clear(self, *, soft: bool = False, settle: float = 0.0, replicate: bool = False) -> Receipt:
+        """Make everything invalid, or stale."""
+        return await self._purge(Purge(everything=True, soft=soft, settle=settle), "all", replicate=replicate)
+
+    async def _purge(self, purge: Purge, kind: str, *, replicate: bool) -> Receipt:
+        names = purge.tags + purge.patterns
+        if not purge:
+            return Receipt(durable=True, position=None, names=names)
         try:
-            appended = await self._append_clear()
+            appended = await self._append(purge, replicate=replicate)
         except BaseException:
-            self._hold_clear()
+            self._hold(purge)  # the caller gives up, but its data is committed
             raise
         if appended is None:
-            self._hold_clear()
+            self._hold(purge)
+        elif self._held:  # the log is in reach: now is the time
+            self._renewal()
+        if purge.everything and not purge.soft:
             self._drop_memory()
-        else:
-            self._send_held()
-        return self._receipt("all", (), appended, durable=appended is not None)
+        durable = appended is not None and appended.replicated
+        self._signals.emit(Invalidated(kind, len(names), durable))
+        return Receipt(durable=durable, position=appended.id if appended else None, names=names)
 
-    def _receipt(self, kind: str, tags: tuple[str, ...], appended: Appended | None, *, durable: bool) -> Receipt:
-        self._signals.emit(Invalidated(kind, len(tags), durable))
-        return Receipt(durable=durable, position=appended.id if appended else None, names=tags)
-
-    async def _append(self, tags: Sequence[str]) -> Appended | None:
+    async def _append(self, purge: Purge, *, replicate: bool = False) -> Appended | None:
         """Write into the log, and apply it here before anything else happens; None: the log did not take it."""
         sent = self.knowledge.epoch
-        appended = await self._try(lambda: self._log.append(tags))
+        appended = await self._try(lambda: self._log.append(purge, replicate=replicate))
         if appended is None:
             return None
+        self.listeners.tell(purge, appended.id, here=True)
         if self.knowledge.is_late(sent, appended.epoch):
-            self._hold(tags)  # which of the two epochs is the newer, nobody can tell: it holds here until sent again
+            self._hold(purge)  # which of the two epochs is the newer, nobody can tell: it holds here until sent again
             return appended
-        if not self.knowledge.appended(appended, tags):
+        if not self.knowledge.appended(appended, purge):
             self._drop_memory()
+        if self.knowledge.position < appended.id:
+            self._fell_behind()
+        if purge.settle and not self._log.shared:
+            self._settled_at = max(self._settled_at, self._clock.monotonic() + purge.settle + A_TICK)
+            self._renew_lease(self._clock.monotonic())
         return appended
 
-    async def _append_clear(self) -> Appended | None:
-        sent = self.knowledge.epoch
-        appended = await self._try(self._log.append_clear)
-        if appended is None:
-            return None
-        if self.knowledge.is_late(sent, appended.epoch):
-            self._hold_clear()
-        else:
-            self.knowledge.cleared(appended)
-        self._drop_memory()
-        return appended
+    def _fell_behind(self) -> None:
+        """Others have appended before: until that is read, what is filled here counts as older than what they did."""
+        if not self._log.shared:
+            self.lease.end()
+        elif not self.tail.running:
+            self._renewal()
 
     async def _try(self, call: Callable[[], Awaitable[T]]) -> T | None:
         try:
@@ -258,22 +299,10 @@ class Invalidation:
 
     # ---- invalidations that the log has not taken yet (I9) ----
 
-    def _hold(self, tags: Sequence[str]) -> None:
-        self._held += 1
-        self._pending.update(dict.fromkeys(tags, self._held))
-        if len(self._pending) > MAX_PENDING:
-            self._pending.clear()
-            self._hold_clear()
-        self._distrust()
-
-    def _hold_clear(self) -> None:
-        self._held += 1
-        self._pending_clear = self._held
-        self._distrust()
-
-    def _distrust(self) -> None:
+    def _hold(self, purge: Purge) -> None:
+        self._held.add(purge)
         self.knowledge.version += 1
-        self.attention_at = self._leased_until = -math.inf
+        self.lease.end()
         loop = asyncio.get_running_loop()
         if self._retrying is None or self._retrying[0] is not loop or self._retrying[1].done():
             self._retrying = loop, loop.create_task(self._retry())
@@ -281,42 +310,24 @@ class Invalidation:
     async def _retry(self) -> None:
         """Send what is held until nothing is, also on a worker that is asked for nothing meanwhile."""
         pause = FIRST_RETRY
-        while self._pending or self._pending_clear:
+        while self._held:
             await self._clock.sleep(pause)
             pause = min(2 * pause, LONGEST_RETRY)
             await asyncio.shield(self._renewal())
 
-    def _send_held(self) -> None:
-        """The log is in reach: now is the time."""
-        if self._pending or self._pending_clear:
-            self._renewal()
-
-    def _awaiting(self, entry: Entry) -> bool:
-        if not self._pending and not self._pending_clear:
-            return False
-        return bool(self._pending_clear) or any(tag in self._pending for tag in entry.tags)
-
     async def _replay(self) -> bool:
         """Send what is held; True if nothing is left to send. What is held again meanwhile stays held."""
-        return await self._replay_clear() and await self._replay_tags()
+        for purge, claims in self._held.batches():
+            if await self._append(purge) is None:
+                return False
+            if purge.everything and not purge.soft:
+                self._drop_memory()
+            self._held.sent(claims)
+        return not self._held
 
-    async def _replay_clear(self) -> bool:
-        held = self._pending_clear
-        if not held:
-            return True
-        if await self._append_clear() is None:
-            return False
-        if self._pending_clear == held:
-            self._pending_clear = 0
-        return not self._pending_clear
 
-    async def _replay_tags(self) -> bool:
-        held = dict(self._pending)
-        if not held:
-            return True
-        if await self._append(tuple(held)) is None:
-            return False
-        for tag, number in held.items():
-            if self._pending.get(tag) == number:
-                del self._pending[tag]
-        return not self._pending
+_ORDER = (Verdict.INVALID, Verdict.UNKNOWN, Verdict.STALE, Verdict.FRESH)
+
+
+def _worse(one: Verdict, other: Verdict) -> Verdict:
+    return one if _ORDER.index(one) < _ORDER.index(other) else other

@@ -17,7 +17,8 @@ def render(entry: Entry, age: int, tier: str) -> list[Header]:
     Rendered once for each second of age; the caller owns the list.
     """
     if age != entry.rendered_at or tier != "L1":
-        status = cache_status.hit(ttl=int(entry.lifetime - age), detail=tier)
+        ttl = 0 if tier.endswith("-stale") else int(entry.lifetime - age)
+        status = cache_status.hit(ttl=ttl, detail=tier)
         lines = [*entry.headers, (b"age", b"%d" % age), (b"cache-status", status)]
         if tier != "L1":
             return lines

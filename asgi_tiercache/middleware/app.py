@@ -132,7 +132,7 @@ class TierCacheMiddleware:
                 return
             engine = self._engine
             now = engine.clock.monotonic()
-            at_once = now < engine.invalidation.attention_at and not route.runs_dependencies
+            at_once = now < engine.lease.attention_at and route.answers_at_once
             entry = recall(engine, route, key, scope, now) if at_once else None
             if entry is None:
                 await self._respond(route, choice, key, scope, receive, send)

@@ -12,7 +12,7 @@ import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.engine.core import REFRESH_SECONDS, Engine
 from asgi_tiercache.middleware.tee import Tee
 from asgi_tiercache.stampede import Flight
 from asgi_tiercache.types import Entry
@@ -55,6 +55,7 @@ class ResponseFill:
         self._parcels: asyncio.Queue[_Parcel | None] = asyncio.Queue()
         self._settled = asyncio.Event()
         self._left = False
+        self._unattended = False
         self._alone_counts = alone_counts
         self._listener: asyncio.Task[Message] | None = None
         self.flight: Flight[Entry]
@@ -70,7 +71,9 @@ class ResponseFill:
             await self._app(self._scope, self._receive, self._send)
         except Exception:
             if self._left:  # nobody is there to raise it to
-                logger.exception("a handler failed after its client had left")
+                logger.exception(
+                    "a handler failed %s", "for nobody" if self._unattended else "after its client had left"
+                )
             raise
         finally:
             if self._listener is not None:
@@ -78,6 +81,20 @@ class ResponseFill:
             self._tee.abandon()
             self._settled.set()
             self._parcels.put_nowait(None)
+
+    async def run_unattended(self, flight: Flight[Entry]) -> bool:
+        """Run the app for nobody, to renew what is stored; whether it came to an end that says something.
+
+        An error of the server's does not: what is stored is then still the best there is.
+        """
+        self._left = self._unattended = True
+        try:
+            async with asyncio.timeout(REFRESH_SECONDS):
+                await self.run(flight)
+        except Exception:  # logged by `run`, but for the time limit's
+            logger.warning("the stale response for %s could not be made anew", self._tee.fill.key)
+            return False
+        return self._tee.status < 500
 
     async def _receive(self) -> Message:
         """The request's body, once. A fill has no client that could disconnect while its response can be stored."""
@@ -127,6 +144,8 @@ class ResponseFill:
         if self._tee.refusal is None:
             if not self._left:
                 self._parcels.put_nowait((message, None))
+            return
+        if self._unattended:
             return
         if self._left:
             raise OSError("the client is gone, and the response may not be stored")

@@ -6,9 +6,10 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.engine.core import Engine, Found
 from asgi_tiercache.http import cache_status
-from asgi_tiercache.invalidation.service import Trust
+from asgi_tiercache.invalidation.knowledge import Verdict
+from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.keys.withhold import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.middleware.answer import ConditionalSend, ThroughDependencies, render, send_stored
 from asgi_tiercache.middleware.body import peek, replay
@@ -17,7 +18,7 @@ from asgi_tiercache.middleware.request import Request, recall
 from asgi_tiercache.middleware.route import Route
 from asgi_tiercache.middleware.tee import CACHE_STATUS, Tee
 from asgi_tiercache.middleware.variants import MARKER, VariantKey
-from asgi_tiercache.signals import Answered
+from asgi_tiercache.signals import Answered, Refreshed
 from asgi_tiercache.stampede import Flight
 from asgi_tiercache.types import Entry
 
@@ -33,7 +34,8 @@ class Responder:
     """Holds the state of one request.
 
     1. While Redis cannot confirm what is valid, and the policy does not serve on trust: pass by.
-    2. A stored response that this request may be given: send it.
+    2. A stored response that this request may be given: send it. One that was invalidated softly is made anew behind
+       the client's back, if that can be done without this request's credentials; else it does not count.
     3. `only-if-cached`: 504. HEAD, or a body that nobody announced: the handler answers.
     4. A key that lately could not be shared: the handler answers, and the tee watches.
     5. Somebody else is filling: wait, and judge what comes; but not where that fill waits for this request.
@@ -63,7 +65,9 @@ class Responder:
             return await self.pass_by("unverified")
         found = await self._look_up()
         if found is not None:
-            return await self._answer(*found)
+            if found.stale:
+                self._refresh()
+            return await self._answer(found.entry, found.tier, fresh=not found.stale, stale=found.stale)
         if self._request.demands.directives.only_if_cached:
             return await self._gateway_timeout()
         if self._request.scope["method"] == "HEAD":
@@ -83,7 +87,7 @@ class Responder:
 
     # ---- looking up ----
 
-    async def _look_up(self) -> tuple[Entry, str] | None:
+    async def _look_up(self) -> Found | None:
         key = self._request.key
         found = await self._engine.fetch(self._route.place, key.text, key.canonical)
         if found is not None and found.entry.status == MARKER:
@@ -91,7 +95,7 @@ class Responder:
             found = await self._engine.fetch(self._route.place, chosen.text, chosen.canonical)
         if found is None or not self._request.demands.met_by(found.entry, self._engine.clock.monotonic()):
             return None
-        return found
+        return None if found.stale and not self._may_refresh() else found
 
     def _choose(self, varying: Entry) -> VariantKey:
         chosen = self._route.variants.choose(self._request.key, varying.vary, self._request.scope)
@@ -100,11 +104,11 @@ class Responder:
 
     # ---- answering ----
 
-    async def _answer(self, entry: Entry, tier: str, *, fresh: bool = True) -> None:
+    async def _answer(self, entry: Entry, tier: str, *, fresh: bool = True, stale: bool = False) -> None:
         self._route.count()
         self._route.saw_storable()
         self._engine.inherit(entry.tags, entry.stamp, fresh=fresh)
-        told = tier if self._trust is Trust.VERIFIED else f"{tier}-unverified"
+        told = f"{tier}-stale" if stale else tier if self._trust is Trust.VERIFIED else f"{tier}-unverified"
         headers = render(entry, max(0, int(self._engine.clock.monotonic() - entry.born)), told)
         scope = self._request.scope
         if self._route.runs_dependencies:
@@ -133,17 +137,19 @@ class Responder:
             if self._could_not_be_shared():
                 break
             now = self._engine.clock.monotonic()
-            entry = recall(self._engine, self._route, request.key, request.scope, now)
-            if entry is not None:
-                return await self._answer(entry, "L1")  # a fill has landed since this request looked
+            if not self._route.policy.verify:
+                entry = recall(self._engine, self._route, request.key, request.scope, now)
+                if entry is not None:
+                    return await self._answer(entry, "L1")  # a fill has landed since this request looked
             flight = self._engine.fills.under_way(self._fill_key)
             if flight is None:
                 return await self._lead()
             if not self._engine.may_wait(flight):
                 break
-            entry = await self._follow(flight)
-            if entry is not None:
-                return await self._answer(entry, "flight", fresh=flight.number <= self._arrived)
+            followed = await self._follow(flight)
+            if followed is not None:
+                entry, verdict = followed
+                return await self._answer(entry, "flight", fresh=verdict is Verdict.FRESH)
             if not flight.landed:
                 break
         await self._watch()
@@ -152,8 +158,8 @@ class Responder:
         name = self._request.demands.shared_name(self._fill_key)
         return self._engine.unshareable.holds(name, self._engine.clock.monotonic())
 
-    async def _follow(self, flight: Flight[Entry]) -> Entry | None:
-        """What the flight brought, if this request may be given it (rule I6)."""
+    async def _follow(self, flight: Flight[Entry]) -> tuple[Entry, Verdict] | None:
+        """What the flight brought, if this request may be given it (rule I6); nobody need judge a young flight's."""
         try:
             with self._engine.waiting(flight.owner):
                 async with asyncio.timeout(FOLLOW_SECONDS if self._route.proven else UNPROVEN_SECONDS):
@@ -171,10 +177,10 @@ class Responder:
             raise
         if entry is None or not self._is_answered_by(entry) or not self._request.demands.met_by(entry, self._started):
             return None
-        young = flight.number > self._arrived
-        if young or await self._engine.invalidation.verify(entry):
-            return entry
-        return None
+        if flight.number > self._arrived:
+            return entry, Verdict.UNKNOWN
+        verdict = await self._engine.invalidation.judge(entry, strict=self._route.policy.verify)
+        return None if verdict is Verdict.INVALID else (entry, verdict)
 
     def _is_answered_by(self, entry: Entry) -> bool:
         if not entry.vary:
@@ -201,6 +207,29 @@ class Responder:
         finally:
             self._show(scope)
             self._learn(tee)
+
+    def _may_refresh(self) -> bool:
+        """Whether the handler may run for nobody: not with a credential that is not in the key."""
+        return not self._route.runs_dependencies and not self._request.demands.credentialed
+
+    def _refresh(self) -> None:
+        """Make a stale response anew, behind the back of the client that is given it."""
+        if self._request.scope["method"] != "GET":
+            return
+        scope = self._handler_scope()
+        if "state" in scope:
+            scope["state"] = dict(scope["state"])  # middleware above goes on using its own
+        tee = self._tee(scope)
+        fill = ResponseFill(self._engine, self._app, scope, self._receive, tee, body=self._body)
+
+        async def work(flight: Flight[Entry]) -> None:
+            failed = not await fill.run_unattended(flight)
+            if not failed and tee.entry is None:  # what is not to be stored any more is not to be served any more
+                await self._engine.forget(self._request.key.text, self._fill_key)
+            outcome = "failed" if failed else tee.refusal or "stored"
+            self._engine.signals.emit(Refreshed(self._route.name, outcome))
+
+        self._engine.refresh(self._fill_key, work, owner=tee.fill)
 
     async def _watch(self) -> None:
         """Run the handler in the request's own task: nobody is to wait for it. What may be stored is stored.

@@ -35,6 +35,8 @@ class Route:
         self.explicit = policy.mode == "explicit"
         self.honours_requests = not self.explicit and policy.request_directives
         self.runs_dependencies = policy.dependencies == "always"
+        self.answers_at_once = not self.runs_dependencies and not policy.verify
+        """Whether what L1 holds may answer a request without a further question."""
         keyed = policy
         if self.runs_dependencies:
             # The dependencies see the real request on hits, too: a credential is theirs to judge.

@@ -34,7 +34,7 @@ class Tee:
         self._engine = engine
         self._route = route
         self._request = request
-        self._status = 0
+        self.status = 0
         self._headers: tuple[tuple[bytes, bytes], ...] = ()
         self._chunks: list[bytes] = []
         self._size = 0
@@ -69,7 +69,7 @@ class Tee:
         """
         self.abandon(reason)
         # A 304 answers a condition of this client's, and an error may pass.
-        passing = self._status >= 500 or self._status == NOT_MODIFIED
+        passing = self.status >= 500 or self.status == NOT_MODIFIED
         if not passing and not self._route.runs_dependencies and not self._request.demands.directives.no_store:
             self._engine.unshareable.remember(self._shared_name, self._engine.clock.monotonic())
 
@@ -88,7 +88,7 @@ class Tee:
     # ---- the start ----
 
     def _start(self, message: Message) -> Message:
-        self._status = message["status"]
+        self.status = message["status"]
         self._started = self._engine.clock.monotonic()
         self._headers = tuple((bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ()))
         verdict = self._judge()
@@ -107,7 +107,7 @@ class Tee:
             return "no-store" if self.fill.refused else "session"
         verdict = judge_response(
             self._route.policy,
-            self._status,
+            self.status,
             self._headers,
             credentialed=request.demands.credentialed,
             request_no_store=request.demands.directives.no_store,
@@ -205,7 +205,7 @@ class Tee:
             lifetime=verdict.lifetime,
             canonical=self._request.key.canonical,
             tags=self.tags(),
-            status=self._status,
+            status=self.status,
             headers=kept,
             body=b"".join(self._chunks) if len(self._chunks) != 1 else self._chunks[0],
             flags=Flag.SHARED if verdict.shared else Flag.NONE,

@@ -46,6 +46,7 @@ def test_a_fill_from_below_the_horizon_does_not_enter_memory_unasked() -> None:
         async with cache, other:
             entry = an_entry(cache, tags=("t",))
             await other.invalidate("unrelated")
+            fleet.scripted.records.clear()  # a gap
             fleet.clock.tick(1.0)
             await cache.engine.invalidation.confirm()
             place = a_place(cache)

@@ -4,9 +4,12 @@
 loader's reads, replies of log and tier, writes to the tier) stands at a gate until the schedule opens it. A seed gives
 a schedule, so a violation that was found once is found again.
 
-SERVED, checked after each read: a read that began after an invalidation returned on its worker, or returned durable on
-any worker `max_lag` ago (and `max_unverified` besides, where the policy serves without the log), never returns older
+SERVED, checked after each read: a read that began after a hard invalidation returned on its worker, or returned durable
+on any worker `max_lag` ago (and `max_unverified` besides, where the policy serves without the log), never returns older
 data.
+
+LATENT, checked at the end, when everything has been delivered and what was stale had time to be made anew: no read
+returns what was older than a soft invalidation, either.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from random import Random
 from typing import TypeVar
 
 from asgi_tiercache.errors import TierError
-from asgi_tiercache.invalidation.log import Answer, Appended
+from asgi_tiercache.invalidation.log import Answer, Appended, Purge, Record
 from asgi_tiercache.invalidation.service import Receipt
 from asgi_tiercache.testing import ScriptedTier, TickingClock
 from asgi_tiercache.tiercache import TierCache
@@ -53,14 +56,30 @@ class GatedLog(ScriptedLog):
         self.lose = 0
         """How many of the next replies are lost."""
 
+    async def confirm(self) -> Answer:
+        return await self._gated("confirm", super().confirm)
+
     async def ask(self, tags: Sequence[str]) -> Answer:
         return await self._gated("ask", lambda: super(GatedLog, self).ask(tags))
 
-    async def append(self, tags: Sequence[str]) -> Appended:
-        return await self._gated(f"append {','.join(tags)}", lambda: super(GatedLog, self).append(tags))
+    async def append(self, purge: Purge, *, replicate: bool = False) -> Appended:
+        label = f"append {'soft ' if purge.soft else ''}{','.join(purge.tags) or 'clear'}"
+        return await self._gated(label, lambda: super(GatedLog, self).append(purge))
 
-    async def append_clear(self) -> Appended:
-        return await self._gated("append clear", super().append_clear)
+    async def read(self, after: int) -> list[Record]:
+        return await self._gated("read", lambda: super(GatedLog, self).read(after))
+
+    async def follow(self, after: int) -> list[Record]:
+        records = await super().follow(after)
+        await self._world.gate(f"news after {after}")
+        return records
+
+    def trim(self) -> None:
+        """What happens to fields of tags that are older than every entry: the floor rises past them, then they go."""
+        self.floor = self.clock
+        for ids in (self.ids, self.soft):
+            for tag in [tag for tag, id_ in ids.items() if id_ <= self.floor]:
+                del ids[tag]
 
     async def _gated(self, label: str, call: Callable[[], Awaitable[T]]) -> T:
         if self.refuse:
@@ -107,6 +126,8 @@ class Process:
             max_unverified=MAX_UNVERIFIED,
             deadline=NEVER,
         )
+        if world.forgetful:  # the map has room for one tag
+            self.cache.engine.invalidation.knowledge.remembered = 1
         cached = partial(self.cache.cached, ttl=NEVER, unverified=world.unverified)
 
         @cached("x", tags=["zero"])
@@ -139,9 +160,13 @@ class World:
         self.unverified = self.random.choice(("serve", "bypass"))
         self.lag = MAX_LAG + (MAX_UNVERIFIED if self.unverified == "serve" else 0)
         """Seconds after which an invalidation that returned on one worker binds the other."""
+        self.follows = self.random.random() < 0.7
+        """Whether workers follow the log, or hear of it only when they ask."""
+        self.forgetful = self.random.random() < 0.3
         self._slow = self.random.choice(
-            ("reply to ask", "reply to append", "L2 reply", "L2 write", "loader", "nothing")
+            ("reply to ask", "reply to confirm", "reply to append", "news", "L2 reply", "L2 write", "loader", "nothing")
         )
+        self._softly = (0, 0)
         self._keys = self.random.choice(("x", "y", "xy"))
         self._readers, self._writers = self.random.choice(WHO)
         self.trace: list[str] = []
@@ -157,6 +182,9 @@ class World:
             (8, self._read),
             (2, self._commit),
             (5, self._invalidate),
+            (2, self._invalidate_softly),
+            (1, self._gap),
+            (1, self._trim),
             (1, self._clear),
             (2, self._evict),
             (1, self._lose_control),
@@ -194,6 +222,7 @@ class World:
         # Each schedule does some things often and others never: what is rare together becomes common in some.
         weights = [weight * self.random.choice((0, 0, 1, 4)) for weight, _ in self._moves]
         weights[:2] = [weight + 5 for weight in weights[:2]]
+        self._follow(*self.workers)
         for _ in range(STEPS):
             self.random.choices(self._moves, weights)[0][1]()
             await ticks(self.random.choice((0, 1, 8, 8)))
@@ -208,12 +237,14 @@ class World:
     async def _end(self) -> None:
         self._open_all()
         await self._settled()
-        for _ in range(2):
+        # A stale value is given once more, and what is made of one is stale, too: the last round finds all made anew.
+        for last in (False, False, False, False, True):
             self.clock.tick(self.lag)
             for worker in self.workers:
                 for key in DEPENDS:
-                    self._start_read(worker, key)
+                    self._start_read(worker, key, also=self._softly if last else (0, 0))
             await self._settled()
+            await ticks(100)
         for worker in self._every:
             await worker.cache.aclose()
 
@@ -235,6 +266,10 @@ class World:
         if self._plant is not None:
             self._plant(worker, self)
         return worker
+
+    def _follow(self, *workers: Process) -> None:
+        for worker in workers if self.follows else ():
+            worker.cache.engine.invalidation.tail.start()
 
     def _go(self, name: str, call: Awaitable[None]) -> None:
         async def run() -> None:
@@ -259,9 +294,9 @@ class World:
     def _read(self) -> None:
         self._start_read(self.workers[self.random.choice(self._readers)], self.random.choice(self._keys))
 
-    def _start_read(self, worker: Process, key: str) -> None:
+    def _start_read(self, worker: Process, key: str, also: Versions = (0, 0)) -> None:
         now = self.clock.monotonic()
-        must = _newest(worker.promised, *(versions for at, versions in self._durable if at + self.lag <= now))
+        must = _newest(worker.promised, also, *(versions for at, versions in self._durable if at + self.lag <= now))
 
         async def read() -> None:
             got = await worker.functions[key]()
@@ -283,6 +318,26 @@ class World:
         promise = (self.origin[0], 0) if fact == 0 else (0, self.origin[1])
         call = partial(worker.cache.invalidate, TAGS[fact])
         self._go(f"{worker.name}: invalidates {TAGS[fact]} = {self.origin[fact]}", self._promise(worker, promise, call))
+
+    def _invalidate_softly(self) -> None:
+        worker, fact = self.workers[self.random.choice(self._writers)], self.random.randrange(2)
+        self.origin[fact] += 1
+        promise = (self.origin[0], 0) if fact == 0 else (0, self.origin[1])
+
+        async def run() -> None:
+            receipt = await worker.cache.invalidate(TAGS[fact], soft=True)
+            self.note(f"{worker.name}: softly {receipt}")
+            self._softly = _newest(self._softly, promise)
+
+        self._go(f"{worker.name}: invalidates {TAGS[fact]} = {self.origin[fact]} softly", run())
+
+    def _gap(self) -> None:
+        self.note("the log is trimmed")
+        self.log.records.clear()
+
+    def _trim(self) -> None:
+        self.note("the control state is trimmed")
+        self.log.trim()
 
     def _clear(self) -> None:
         worker = self.random.choice(self.workers)
@@ -323,6 +378,7 @@ class World:
         index = self.random.randrange(2)
         self.note(f"w{index}: restarts")
         self.workers[index] = self._started(f"w{index}'")
+        self._follow(self.workers[index])
         # It asks before it judges anything, so whatever is durable binds it from its first read on.
         self.workers[index].promised = _newest((0, 0), *(versions for _, versions in self._durable))
 

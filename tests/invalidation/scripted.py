@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from asgi_tiercache.errors import TierError
-from asgi_tiercache.invalidation.log import Answer, Appended
+from asgi_tiercache.invalidation.log import Answer, Appended, Purge, Record, note, note_patterns
 from asgi_tiercache.invalidation.service import Invalidation
 from asgi_tiercache.testing import TickingClock
 from asgi_tiercache.types import Entry, Stamp
@@ -25,11 +25,17 @@ class ScriptedLog:
         self.epochs = 1
         self.clock = 0
         self.floor = 0
+        self.soft_floor = 0
         self.ids: dict[str, int] = {}
+        self.soft: dict[str, int] = {}
+        self.patterns: dict[str, tuple[int, int]] = {}
+        self.records: list[Record] = []
+        """What followers can still read; a test empties it to make a gap."""
         self.lost = False
         self.calls: list[tuple[str, tuple[str, ...]]] = []
         self.waiting: list[asyncio.Future[None]] = []
         """Replies that are under way, the oldest first."""
+        self._news = asyncio.Event()
         self._failing = False
         self._losing = False
         self._paused = False
@@ -71,25 +77,55 @@ class ScriptedLog:
         """What Redis does to a hash that it evicts; whoever comes next makes another (I4)."""
         self.lost = True
 
+    async def confirm(self) -> Answer:
+        self._called("confirm", ())
+        return await self._answered(())
+
     async def ask(self, tags: Sequence[str]) -> Answer:
         self._called("ask", tags)
-        answer = Answer(self.epoch, self.clock, self.floor, tuple(self.ids.get(tag, 0) for tag in tags))
+        return await self._answered(tags)
+
+    async def append(self, purge: Purge, *, replicate: bool = False) -> Appended:
+        self._called("clear" if purge.everything else "append", purge.tags)
+        self.clock += 1
+        record = Record(self.epoch, self.clock, self.clock - 1, purge)
+        self.records.append(record)
+        note(self.soft if purge.soft else self.ids, purge.tags, record.id)
+        note_patterns(self.patterns, purge, record.id)
+        if purge.everything and purge.soft:
+            self.soft_floor = record.id
+        elif purge.everything:
+            self.floor = record.id
+        self._news.set()
+        await self._reply()
+        return Appended(record.epoch, record.id, record.previous)
+
+    async def read(self, after: int) -> list[Record]:
+        self._called("read", ())
+        records = [record for record in self.records if record.id > after]
+        await self._reply()
+        return records
+
+    async def follow(self, after: int) -> list[Record]:
+        if self._failing:
+            raise TierError("the log was told to fail")
+        while not (records := [record for record in self.records if record.id > after]):
+            self._news.clear()
+            await self._news.wait()
+        return records
+
+    async def _answered(self, tags: Sequence[str]) -> Answer:
+        answer = Answer(
+            self.epoch,
+            self.clock,
+            self.floor,
+            tuple(self.ids.get(tag, 0) for tag in tags),
+            self.soft_floor,
+            tuple(self.soft.get(tag, 0) for tag in tags),
+            tuple((glob, hard, soft) for glob, (hard, soft) in self.patterns.items()),
+        )
         await self._reply()
         return answer
-
-    async def append(self, tags: Sequence[str]) -> Appended:
-        self._called("append", tags)
-        appended = self._next()
-        self.ids.update(dict.fromkeys(tags, appended.id))
-        await self._reply()
-        return appended
-
-    async def append_clear(self) -> Appended:
-        self._called("clear", ())
-        appended = self._next()
-        self.floor = appended.id
-        await self._reply()
-        return appended
 
     def _called(self, operation: str, tags: Sequence[str]) -> None:
         self.calls.append((operation, tuple(tags)))
@@ -101,12 +137,10 @@ class ScriptedLog:
     def _make_control(self) -> None:
         self.lost = False
         self.epochs += 1
-        self.floor = 0
+        self.floor = self.soft_floor = 0
         self.ids.clear()
-
-    def _next(self) -> Appended:
-        self.clock += 1
-        return Appended(self.epoch, self.clock, self.clock - 1)
+        self.soft.clear()
+        self.patterns.clear()
 
     async def _reply(self) -> None:
         losing = self._losing

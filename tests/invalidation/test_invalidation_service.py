@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 
 import pytest
 
-from asgi_tiercache.invalidation import service
-from asgi_tiercache.invalidation.log import Appended, ProcessLog
-from asgi_tiercache.invalidation.service import Invalidation, Trust
+from asgi_tiercache.invalidation.held import MAX_HELD
+from asgi_tiercache.invalidation.knowledge import Verdict
+from asgi_tiercache.invalidation.lease import Trust
+from asgi_tiercache.invalidation.log import Appended, ProcessLog, Purge
+from asgi_tiercache.invalidation.service import Invalidation
 from asgi_tiercache.signals import Invalidated
 from asgi_tiercache.testing import TickingClock
 from asgi_tiercache.types import Stamp
@@ -44,7 +46,7 @@ def test_a_fill_that_began_before_an_invalidation_is_not_valid_after_it() -> Non
         assert worker.service.current(entry)
         await worker.service.invalidate(["b"])
         assert not worker.service.current(entry)
-        assert not await worker.service.verify(entry)
+        assert await worker.service.judge(entry) is Verdict.INVALID
         assert worker.service.current(worker.fill("a", "b"))
 
     asyncio.run(body())
@@ -56,7 +58,7 @@ def test_an_entry_that_this_worker_can_judge_is_not_asked_about() -> None:
         worker = await Worker(log).started()
         entry = worker.fill("a")
         asked = log.count("ask")
-        assert await worker.service.verify(entry)
+        assert await worker.service.judge(entry) is Verdict.FRESH
         assert log.count("ask") == asked
 
     asyncio.run(body())
@@ -70,11 +72,11 @@ def test_an_entry_from_before_the_horizon_is_asked_about_once() -> None:
         await first.service.invalidate(["other"])
         second = await Worker(log).started()
         assert not second.service.current(entry)
-        assert await second.service.verify(entry)
+        assert await second.service.judge(entry) is Verdict.FRESH
         assert log.calls[-1] == ("ask", ("a",))
         assert second.service.current(entry)
         asked = log.count("ask")
-        assert await second.service.verify(entry)
+        assert await second.service.judge(entry) is Verdict.FRESH
         assert log.count("ask") == asked
 
     asyncio.run(body())
@@ -87,7 +89,7 @@ def test_an_entry_invalidated_before_this_worker_started_is_refused_by_the_log()
         entry = first.fill("a")
         await first.service.invalidate(["a"])
         second = await Worker(log).started()
-        assert not await second.service.verify(entry)
+        assert await second.service.judge(entry) is Verdict.INVALID
 
     asyncio.run(body())
 
@@ -100,7 +102,7 @@ def test_an_entry_that_cannot_be_judged_is_not_used_while_the_log_is_out_of_reac
         await first.service.invalidate(["other"])
         second = await Worker(log).started()
         log.fail()
-        assert not await second.service.verify(entry)
+        assert await second.service.judge(entry) is Verdict.INVALID
 
     asyncio.run(body())
 
@@ -113,12 +115,12 @@ def test_what_is_invalidated_here_while_the_log_answers_about_it_counts() -> Non
         await first.service.invalidate(["other"])
         second = await Worker(log).started()
         log.pause()
-        verdict = await under_way(second.service.verify(entry), log)
+        verdict = await under_way(second.service.judge(entry), log)
         invalidating = await under_way(second.service.invalidate(["a"]), log)
         log.release(1)
         await invalidating
         log.release()
-        assert await verdict is False
+        assert await verdict is Verdict.INVALID
 
     asyncio.run(body())
 
@@ -131,13 +133,13 @@ def test_an_answer_to_a_question_from_before_the_epoch_changed_is_void() -> None
         await first.service.invalidate(["other"])
         worker = await Worker(log).started()
         log.pause()
-        verdict = await under_way(worker.service.verify(entry), log)
+        verdict = await under_way(worker.service.judge(entry), log)
         log.lose_control()
         invalidating = await under_way(worker.service.invalidate(["b"]), log)
         log.release(1)
         await invalidating
         log.resume()
-        assert await verdict is False
+        assert await verdict is Verdict.INVALID
         assert worker.service.stamp() == Stamp("epoch 2", 2)
 
     asyncio.run(body())
@@ -157,12 +159,12 @@ def test_the_reply_to_an_invalidation_from_before_the_epoch_changed_does_not_bri
         old = other.fill("a")  # of epoch 1, later than x
         log.lose_control()
         asking = await under_way(worker.service.invalidate(["a"]), log)
-        log.release(1)
+        log.release(-1)
         await asking
         assert worker.service.stamp().epoch == "epoch 2"
         log.resume()
         await late
-        assert not await worker.service.verify(old), "what this worker has invalidated is served again"
+        assert await worker.service.judge(old) is Verdict.INVALID, "what this worker has invalidated is served again"
         assert worker.service.stamp().epoch == "epoch 2"
 
     asyncio.run(body())
@@ -191,9 +193,9 @@ def test_an_invalidation_that_met_an_epoch_newer_than_the_workers_holds_here_whe
     class SlowOnTheWay(ScriptedLog):
         arrives = asyncio.Event()
 
-        async def append(self, tags: Sequence[str]) -> Appended:
+        async def append(self, purge: Purge, *, replicate: bool = False) -> Appended:
             await self.arrives.wait()
-            return await super().append(tags)
+            return await super().append(purge, replicate=replicate)
 
     async def body() -> None:
         log = SlowOnTheWay()
@@ -211,7 +213,7 @@ def test_an_invalidation_that_met_an_epoch_newer_than_the_workers_holds_here_whe
         await invalidating
         assert log.epoch == "epoch 3"
         assert not worker.service.current(entry)
-        assert not await worker.service.verify(entry)
+        assert await worker.service.judge(entry) is Verdict.INVALID
 
     asyncio.run(body())
 
@@ -228,7 +230,7 @@ def test_losing_the_control_state_empties_memory_and_invalidates_what_came_befor
         worker.clock.tick(2)
         assert await worker.service.confirm() is Trust.VERIFIED
         assert worker.dropped == dropped + 1
-        assert not await worker.service.verify(entry)
+        assert await worker.service.judge(entry) is Verdict.INVALID
         assert worker.service.stamp().epoch == "epoch 2"
 
     asyncio.run(body())
@@ -255,7 +257,7 @@ def test_workers_that_never_reached_the_log_do_not_trust_each_others_entries() -
         log.fail()
         first, second = await Worker(log).started(), await Worker(log).started()
         assert first.service.current(first.fill("a")), "its own entries are its own affair"
-        assert not await second.service.verify(first.fill("a"))
+        assert await second.service.judge(first.fill("a")) is Verdict.INVALID
 
     asyncio.run(body())
 
@@ -267,10 +269,10 @@ def test_within_the_lease_no_question_is_asked_and_nothing_waits() -> None:
     async def body() -> None:
         log = ScriptedLog()
         worker = await Worker(log).started()
-        asked = log.count("ask")
+        asked = log.count("confirm")
         worker.clock.tick(0.4)
-        assert worker.clock.monotonic() < worker.service.attention_at
-        assert log.count("ask") == asked
+        assert worker.clock.monotonic() < worker.service.lease.attention_at
+        assert log.count("confirm") == asked
 
     asyncio.run(body())
 
@@ -280,10 +282,10 @@ def test_past_half_the_lease_it_is_renewed_in_the_background_by_one_question() -
         log = ScriptedLog()
         worker = await Worker(log).started()
         worker.clock.tick(0.6)
-        assert worker.clock.monotonic() >= worker.service.attention_at
+        assert worker.clock.monotonic() >= worker.service.lease.attention_at
         log.pause()
         assert await worker.service.confirm() is Trust.VERIFIED, "nobody waits for the question"
-        assert worker.clock.monotonic() < worker.service.attention_at, "and nobody asks again meanwhile"
+        assert worker.clock.monotonic() < worker.service.lease.attention_at, "and nobody asks again meanwhile"
         await until(lambda: len(log.waiting) == 1)
         log.resume()
         await ticks(5)
@@ -300,7 +302,7 @@ def test_after_the_lease_the_log_is_asked_first_by_one_question_for_all() -> Non
     async def body() -> None:
         log = ScriptedLog()
         worker = await Worker(log).started()
-        asked = log.count("ask")
+        asked = log.count("confirm")
         worker.clock.tick(1.0)
         log.pause()
         waiting = [asyncio.create_task(worker.service.confirm()) for _ in range(5)]
@@ -308,7 +310,7 @@ def test_after_the_lease_the_log_is_asked_first_by_one_question_for_all() -> Non
         assert not any(task.done() for task in waiting)
         log.resume()
         assert await asyncio.gather(*waiting) == [Trust.VERIFIED] * 5
-        assert log.count("ask") == asked + 1
+        assert log.count("confirm") == asked + 1
 
     asyncio.run(body())
 
@@ -338,9 +340,9 @@ def test_the_lease_counts_from_when_the_question_was_sent() -> None:
         log.resume()
         await asking
         worker.clock.tick(0.3)
-        asked = log.count("ask")
+        asked = log.count("confirm")
         await worker.service.confirm()
-        assert log.count("ask") == asked + 1
+        assert log.count("confirm") == asked + 1
 
     asyncio.run(body())
 
@@ -378,7 +380,7 @@ def test_what_others_invalidated_is_seen_once_the_lease_is_over() -> None:
         clock.tick(1.0)
         assert await worker.service.confirm() is Trust.VERIFIED
         assert not worker.service.current(entry)
-        assert not await worker.service.verify(entry)
+        assert await worker.service.judge(entry) is Verdict.INVALID
 
     asyncio.run(body())
 
@@ -389,11 +391,12 @@ def test_a_gap_keeps_memory_and_asks_about_what_was_filled_before_it() -> None:
         worker, other = await Worker(log, clock=clock).started(), await Worker(log, clock=clock).started()
         entry, dropped = worker.fill("a"), worker.dropped
         await other.service.invalidate(["b"])
+        log.records.clear()
         clock.tick(1.0)
         await worker.service.confirm()
         assert worker.dropped == dropped
         assert not worker.service.current(entry)
-        assert await worker.service.verify(entry)
+        assert await worker.service.judge(entry) is Verdict.FRESH
         assert log.calls[-1] == ("ask", ("a",))
 
     asyncio.run(body())
@@ -433,7 +436,7 @@ def test_a_process_log_needs_no_lease() -> None:
     invalidation = Invalidation(ProcessLog(), clock=clock, signals=Recorder(), drop_memory=lambda: None)
     assert asyncio.run(invalidation.confirm()) is Trust.VERIFIED
     clock.tick(10**9)
-    assert clock.monotonic() < invalidation.attention_at
+    assert clock.monotonic() < invalidation.lease.attention_at
 
 
 def test_a_question_left_behind_by_an_ended_loop_holds_nobody_up() -> None:
@@ -484,7 +487,7 @@ def test_clearing_empties_memory_and_outlasts_fills_under_way() -> None:
         stamp, dropped = worker.service.stamp(), worker.dropped
         await worker.service.clear()
         assert worker.dropped == dropped + 1
-        assert not await worker.service.verify(an_entry(stamp, "a"))
+        assert await worker.service.judge(an_entry(stamp, "a")) is Verdict.INVALID
         assert worker.service.current(worker.fill("a"))
 
     asyncio.run(body())
@@ -504,7 +507,7 @@ def test_an_invalidation_that_the_log_refuses_holds_here_at_once_and_is_reported
         assert (receipt.durable, receipt.position, receipt.names) == (False, None, ("a",))
         assert worker.signals.of(Invalidated) == [Invalidated("tag", 1, False)]
         assert not worker.service.current(entry)
-        assert not await worker.service.verify(entry)
+        assert await worker.service.judge(entry) is Verdict.INVALID
         assert worker.service.current(untouched)
 
     asyncio.run(body())
@@ -532,8 +535,8 @@ def test_what_was_held_is_sent_before_the_lease_is_renewed() -> None:
         log.recover()
         log.calls.clear()
         assert await worker.service.confirm() is Trust.VERIFIED
-        assert log.calls == [("append", ("a",)), ("ask", ())]
-        assert not await worker.service.verify(entry)
+        assert log.calls == [("append", ("a",)), ("confirm", ())]
+        assert await worker.service.judge(entry) is Verdict.INVALID
         assert worker.service.current(worker.fill("a"))
 
     asyncio.run(body())
@@ -547,7 +550,7 @@ def test_a_question_under_way_while_an_invalidation_is_held_does_not_renew_the_l
         await first.service.invalidate(["other"])
         worker = await Worker(log).started()
         log.pause()
-        asking = await under_way(worker.service.verify(unknown), log)
+        asking = await under_way(worker.service.judge(unknown), log)
         log.fail()
         await worker.service.invalidate(["a"])
         log.recover()
@@ -570,7 +573,7 @@ def test_an_invalidation_that_was_done_although_the_reply_was_lost_is_sent_again
         log.recover()
         await worker.service.confirm()
         assert log.ids["a"] == 2
-        assert not await worker.service.verify(filled_meanwhile)
+        assert await worker.service.judge(filled_meanwhile) is Verdict.INVALID
 
     asyncio.run(body())
 
@@ -590,7 +593,7 @@ def test_an_invalidation_whose_caller_is_cancelled_is_not_lost() -> None:
         log.resume()
         await ticks(5)
         await worker.service.confirm()
-        assert not await worker.service.verify(entry)
+        assert await worker.service.judge(entry) is Verdict.INVALID
 
     asyncio.run(body())
 
@@ -606,7 +609,7 @@ def test_other_workers_see_a_held_invalidation_after_its_replay() -> None:
         await worker.service.confirm()
         clock.tick(1.0)
         await other.service.confirm()
-        assert not await other.service.verify(entry)
+        assert await other.service.judge(entry) is Verdict.INVALID
 
     asyncio.run(body())
 
@@ -629,7 +632,7 @@ def test_an_invalidation_held_again_during_its_replay_stays_held() -> None:
         assert not worker.service.current(later)
         await worker.service.confirm()
         assert log.ids["a"] == 2
-        assert not await worker.service.verify(later)
+        assert await worker.service.judge(later) is Verdict.INVALID
         assert worker.service.current(worker.fill("a"))
 
     asyncio.run(body())
@@ -672,7 +675,7 @@ def test_a_clear_held_again_during_its_replay_stays_held() -> None:
         assert not worker.service.current(between)
         await worker.service.confirm()
         assert log.floor == 2
-        assert not await worker.service.verify(between)
+        assert await worker.service.judge(between) is Verdict.INVALID
         assert worker.service.current(worker.fill("a"))
 
     asyncio.run(body())
@@ -684,14 +687,14 @@ def test_more_held_tags_than_the_bound_become_one_clear() -> None:
         worker = await Worker(log).started()
         entry = worker.fill("untouched")
         log.fail()
-        await worker.service.invalidate([f"tag {n}" for n in range(service.MAX_PENDING)])
+        await worker.service.invalidate([f"tag {n}" for n in range(MAX_HELD)])
         assert worker.service.current(entry)
         await worker.service.invalidate(["one more"])
         assert not worker.service.current(entry)
         log.recover()
         log.calls.clear()
         await worker.service.confirm()
-        assert [name for name, _ in log.calls] == ["clear", "ask"]
+        assert [name for name, _ in log.calls] == ["clear", "confirm"]
 
     asyncio.run(body())
 

@@ -12,6 +12,7 @@ from redis import Redis
 
 from asgi_tiercache import TierCache
 from asgi_tiercache.errors import TierError
+from asgi_tiercache.invalidation.log import MAX_PATTERNS, Purge, position_at
 from asgi_tiercache.invalidation.redislog import RedisLog
 from asgi_tiercache.testing import TickingClock
 from asgi_tiercache.tiers.breaker import Breaker
@@ -38,6 +39,9 @@ class Redises:
 
     def client(self) -> Redis:
         return Redis.from_url(self._url, decode_responses=True)
+
+    def link(self) -> RedisLink:
+        return RedisLink(self._url)
 
     def log(self) -> RedisLog:
         breaker = Breaker(tier="L2", deadline=DEADLINE, clock=SystemClock(), signals=Recorder())
@@ -71,13 +75,20 @@ def test_asking_first_makes_the_control_hash_once(redises: Redises) -> None:
 
     with_log(redises, use)
     with redises.client() as client:
-        assert set(client.hgetall(redises.control)) == {"epoch", "clock", "floor"}
+        assert set(client.hgetall(redises.control)) == {"epoch", "clock", "floor", "soft", "run_id"}
 
 
 def test_an_invalidation_stands_in_the_log_and_in_the_hash(redises: Redises) -> None:
     async def use(log: RedisLog) -> None:
-        first = await log.append(["a", "b"])
-        second = await log.append(["b"])
+        first = await log.append(
+            Purge(
+                (
+                    "a",
+                    "b",
+                )
+            )
+        )
+        second = await log.append(Purge(("b",)))
         assert (first.previous, second.previous) == (0, first.id)
         assert 0 < first.id < second.id < 2**63
         answer = await log.ask(["b", "never", "a"])
@@ -91,8 +102,8 @@ def test_an_invalidation_stands_in_the_log_and_in_the_hash(redises: Redises) -> 
 
 def test_clearing_raises_the_floor(redises: Redises) -> None:
     async def use(log: RedisLog) -> None:
-        await log.append(["a"])
-        cleared = await log.append_clear()
+        await log.append(Purge(("a",)))
+        cleared = await log.append(Purge(everything=True))
         answer = await log.ask(["a"])
         assert (answer.floor, answer.clock) == (cleared.id, cleared.id)
 
@@ -102,7 +113,7 @@ def test_clearing_raises_the_floor(redises: Redises) -> None:
 def test_positions_only_grow_also_within_one_millisecond_and_for_two_workers(redises: Redises) -> None:
     async def use(log: RedisLog) -> None:
         other = redises.log()
-        made = await asyncio.gather(*(worker.append([f"t{n}"]) for n in range(50) for worker in (log, other)))
+        made = await asyncio.gather(*(worker.append(Purge((f"t{n}",))) for n in range(50) for worker in (log, other)))
         ids = sorted(appended.id for appended in made)
         assert len(set(ids)) == 100
         assert sorted(appended.previous for appended in made) == [0, *ids[:-1]], "each names the one before it"
@@ -114,11 +125,11 @@ def test_positions_grow_also_when_the_clock_of_the_server_was_set_back(redises: 
     future = f"{2**43}-7"
 
     async def use(log: RedisLog) -> None:
-        first = await log.append(["a"])
+        first = await log.append(Purge(("a",)))
         with redises.client() as client:
             client.hset(redises.control, "clock", future)
-        second = await log.append(["b"])
-        third = await log.append(["c"])
+        second = await log.append(Purge(("b",)))
+        third = await log.append(Purge(("c",)))
         assert first.id < second.previous == (2**43 << 20) + 7
         assert (second.id, third.id) == (second.previous + 1, second.previous + 2)
 
@@ -128,7 +139,7 @@ def test_positions_grow_also_when_the_clock_of_the_server_was_set_back(redises: 
 @pytest.mark.parametrize("operation", ["ask", "append", "clear"])
 def test_whoever_finds_no_control_hash_makes_one_with_a_new_epoch(redises: Redises, operation: str) -> None:
     async def use(log: RedisLog) -> None:
-        before = await log.append(["a"])
+        before = await log.append(Purge(("a",)))
         with redises.client() as client:
             client.delete(redises.control)
         if operation == "ask":
@@ -136,7 +147,9 @@ def test_whoever_finds_no_control_hash_makes_one_with_a_new_epoch(redises: Redis
             assert (answer.clock, answer.floor, answer.ids) == (before.id, 0, (0,)), "the clock goes on"
             epoch = answer.epoch
         else:
-            appended = await (log.append(["b"]) if operation == "append" else log.append_clear())
+            appended = await (
+                log.append(Purge(("b",))) if operation == "append" else log.append(Purge(everything=True))
+            )
             assert appended.previous == before.id < appended.id
             epoch = appended.epoch
         assert epoch != before.epoch
@@ -149,11 +162,11 @@ def test_a_redis_that_lost_everything_begins_a_new_epoch(own_redis: RedisServer)
     redises = Redises(own_redis)
 
     async def use(log: RedisLog) -> None:
-        before = await log.append(["a"])
+        before = await log.append(Purge(("a",)))
         with redises.client() as client:
             client.flushall()
             client.script_flush()
-        after = await log.append(["a"])
+        after = await log.append(Purge(("a",)))
         assert after.epoch != before.epoch
         assert after.previous == 0
 
@@ -164,7 +177,7 @@ def test_namespaces_keep_apart(each_redis: RedisServer) -> None:
     first, second = Redises(each_redis), Redises(each_redis)
 
     async def body() -> None:
-        await first.log().append(["a"])
+        await first.log().append(Purge(("a",)))
         assert (await second.log().ask(["a"])).ids == (0,)
 
     asyncio.run(body())
@@ -173,7 +186,14 @@ def test_namespaces_keep_apart(each_redis: RedisServer) -> None:
 @pytest.mark.parametrize("tag", ["a:b", "é", "a b", "'\"\\", "{x}", "%", "\ud800", "x" * 256], ids=ascii)
 def test_any_text_may_be_a_tag(redises: Redises, tag: str) -> None:
     async def use(log: RedisLog) -> None:
-        appended = await log.append([tag, "other"])
+        appended = await log.append(
+            Purge(
+                (
+                    tag,
+                    "other",
+                )
+            )
+        )
         assert (await log.ask(["other", tag])).ids == (appended.id, appended.id)
 
     with_log(redises, use)
@@ -183,8 +203,178 @@ def test_ten_thousand_tags_at_once_are_one_invalidation(redises: Redises) -> Non
     tags = [f"tag {n}" for n in range(10_000)]
 
     async def use(log: RedisLog) -> None:
-        appended = await log.append(tags)
+        appended = await log.append(Purge(tuple(tags)))
         assert set((await log.ask(tags)).ids) == {appended.id}
+
+    with_log(redises, use)
+
+
+def test_soft_invalidations_have_fields_of_their_own(redises: Redises) -> None:
+    async def use(log: RedisLog) -> None:
+        hard = await log.append(Purge(("a",)))
+        soft = await log.append(Purge(("a",), soft=True))
+        everything = await log.append(Purge(everything=True, soft=True))
+        answer = await log.ask(["a"])
+        assert (answer.ids, answer.soft_ids) == ((hard.id,), (soft.id,))
+        assert (answer.floor, answer.soft_floor) == (0, everything.id)
+
+    with_log(redises, use)
+
+
+def test_followers_read_what_was_asked_for_and_by_whom(redises: Redises) -> None:
+    async def use(log: RedisLog) -> None:
+        other = redises.log()
+        purges = [
+            Purge(("a", "\ud800"), soft=True),
+            Purge(patterns=("x*", "y?")),
+            Purge(everything=True, settle=0.25),
+            Purge(("b",), ("z*",)),
+        ]
+        made = [await worker.append(purge) for worker, purge in zip((log, other, other, log), purges, strict=True)]
+        for records in (await log.read(0), await log.follow(0)):
+            assert [record.purge for record in records] == purges
+            assert [(record.epoch, record.id, record.previous) for record in records] == [
+                (appended.epoch, appended.id, appended.previous) for appended in made
+            ]
+            assert [record.own for record in records] == [True, False, False, True]
+        assert [record.id for record in await log.read(made[1].id)] == [made[2].id, made[3].id]
+        assert await log.read(made[3].id) == []
+
+    with_log(redises, use)
+
+
+def test_following_waits_for_the_next_invalidation(redises: Redises) -> None:
+    async def use(log: RedisLog) -> None:
+        first = await log.append(Purge(("a",)))
+        following = asyncio.create_task(log.follow(first.id))
+        second = await redises.log().append(Purge(("b",)))
+        (record,) = await asyncio.wait_for(following, DEADLINE)
+        assert (record.id, record.previous) == (second.id, first.id)
+
+    with_log(redises, use)
+
+
+def test_entries_of_the_stream_that_no_script_of_ours_wrote_are_passed_over(redises: Redises) -> None:
+    async def use(log: RedisLog) -> None:
+        first = await log.append(Purge(("a",)))
+        with redises.client() as client:
+            client.xadd(redises.stream, {"kind": "nonsense"})
+            client.xadd(redises.stream, {"kind": "hard", "epoch": "e", "previous": "1-1", "tags": "[[["})
+        second = await log.append(Purge(("b",)))
+        assert [record.id for record in await log.read(0)] == [first.id, second.id]
+
+    with_log(redises, use)
+
+
+def test_what_is_dated_ahead_counts_from_then_on_and_the_clock_passes_it_by_itself(redises: Redises) -> None:
+    async def use(log: RedisLog) -> None:
+        made = await log.append(Purge(("a",), settle=3_600))
+        answer = await log.ask(["a"])
+        assert (answer.clock, answer.ids) == (made.id, (made.id + position_at(3_600),))
+        again = await log.append(Purge(("a", "b")))
+        assert (await log.ask(["a", "b"])).ids == (made.id + position_at(3_600), again.id), "nothing is taken back"
+        assert (await log.confirm()).clock == again.id
+        with redises.client() as client:
+            client.hset(redises.control, "due", f"{(again.id >> 20) + 1}-0")
+        await until_true(lambda: moved_past(log, again.id))
+        (tick,) = await log.read(again.id)
+        assert tick.previous == again.id
+        assert not tick.purge
+
+    with_log(redises, use)
+
+
+async def moved_past(log: RedisLog, position: int) -> bool:
+    return (await log.confirm()).clock > position
+
+
+async def until_true(holds: Callable[[], Awaitable[bool]]) -> None:
+    for _ in range(10_000):
+        if await holds():
+            return
+    raise AssertionError("never")
+
+
+def test_patterns_are_told_apart_up_to_a_bound_then_become_a_clear(redises: Redises) -> None:
+    async def use(log: RedisLog) -> None:
+        made = [await log.append(Purge(patterns=(f"a*{number}",))) for number in range(MAX_PATTERNS)]
+        assert sorted((await log.ask(())).patterns) == sorted(
+            (f"a*{number}", appended.id, 0) for number, appended in enumerate(made)
+        )
+        soft = await log.append(Purge(patterns=("a*0",), soft=True))
+        assert ("a*0", made[0].id, soft.id) in (await log.ask(())).patterns, "one that is known needs no room"
+        last = await log.append(Purge(("t",), ("one too many",), soft=True))
+        assert last.everything
+        answer = await log.ask(["t"])
+        assert (answer.floor, answer.patterns, answer.ids, answer.soft_ids) == (last.id, (), (0,), (0,))
+        assert (await log.read(soft.id))[0].purge == Purge(everything=True)
+
+    with_log(redises, use)
+
+
+def test_patterns_from_before_the_floor_make_room(redises: Redises) -> None:
+    async def use(log: RedisLog) -> None:
+        for number in range(MAX_PATTERNS):
+            await log.append(Purge(patterns=(f"a*{number}",)))
+        await log.append(Purge(everything=True))
+        made = await log.append(Purge(patterns=("b*",)))
+        assert not made.everything
+        assert (await log.ask(())).patterns == (("b*", made.id, 0),)
+
+    with_log(redises, use)
+
+
+def test_the_control_hash_is_bounded_by_giving_up_the_older_half_of_its_tags(redises: Redises) -> None:
+    async def use(log: RedisLog) -> None:
+        log = RedisLog(redises.link(), namespace=redises.namespace, max_fields=200)
+        made = [await log.append(Purge((f"tag {number}",))) for number in range(1_000)]
+        with redises.client() as client:
+            assert client.hlen(redises.control) < 400
+        answer = await log.ask(["tag 0", "tag 999"])
+        assert answer.ids == (0, made[-1].id)
+        assert made[700].id < answer.floor < made[-1].id, "what was given up is invalid, the rest is not"
+
+    with_log(redises, use)
+
+
+def test_another_server_behind_the_address_begins_a_new_epoch_once_for_the_fleet(redises: Redises) -> None:
+    async def use(log: RedisLog) -> None:
+        before = await log.confirm()
+        appended = await log.append(Purge(("a",)))
+        with redises.client() as client:
+            client.hset(redises.control, "run_id", "of the server before it restarted")
+        trusting = RedisLog(redises.link(), namespace=redises.namespace, trust_restart=True)
+        assert (await trusting.confirm()).epoch == before.epoch
+        with redises.client() as client:
+            client.hset(redises.control, "run_id", "of the server before it restarted")
+        after = await log.confirm()
+        assert after.epoch != before.epoch
+        assert after.clock == appended.id, "the clock goes on"
+        assert (await redises.log().confirm()).epoch == after.epoch
+        assert (await log.ask(["a"])).ids == (0,)
+
+    with_log(redises, use)
+
+
+def test_without_a_replica_nothing_counts_as_replicated(redises: Redises) -> None:
+    async def use(log: RedisLog) -> None:
+        made = await log.append(Purge(("a",)), replicate=True)
+        assert not made.replicated
+        assert (await log.ask(["a"])).ids == (made.id,)
+
+    with_log(redises, use)
+
+
+def test_a_redis_out_of_memory_forgets_the_control_state_rather_than_keep_what_is_old(own_redis: RedisServer) -> None:
+    redises = Redises(own_redis)
+
+    async def use(log: RedisLog) -> None:
+        before = await log.append(Purge(tuple(f"a tag of some length {number}" for number in range(20_000))))
+        with redises.client() as client:
+            client.delete(redises.stream)
+            client.config_set("maxmemory", client.info("memory")["used_memory"] - 100_000)
+        after = await log.append(Purge(("a",)))
+        assert after.epoch != before.epoch
 
     with_log(redises, use)
 
@@ -195,6 +385,10 @@ def test_control_state_that_no_script_of_ours_wrote_is_a_failure_not_a_crash(red
             client.hset(redises.control, mapping={"epoch": "e", "clock": "nonsense", "floor": "0-0"})
         with pytest.raises(TierError):
             await log.ask(())
+        with redises.client() as client:
+            client.hset(redises.control, mapping={"clock": "0-0", "patterns": "nonsense"})
+        with pytest.raises(TierError):
+            await log.ask(())
 
     with_log(redises, use)
 
@@ -203,12 +397,12 @@ def test_a_server_that_is_gone_is_a_tier_error(own_redis: RedisServer) -> None:
     redises = Redises(own_redis)
 
     async def use(log: RedisLog) -> None:
-        await log.append(["a"])
+        await log.append(Purge(("a",)))
         own_redis.stop()
         with pytest.raises(TierError):
             await log.ask(["a"])
         with pytest.raises(TierError):
-            await log.append(["a"])
+            await log.append(Purge(("a",)))
 
     with_log(redises, use)
 
