@@ -10,6 +10,7 @@ from asgi_tiercache.errors import (
     TierCacheError,
     TierError,
 )
+from asgi_tiercache.events import Preview
 from asgi_tiercache.invalidation.service import Receipt
 from asgi_tiercache.middleware import TierCacheMiddleware
 from asgi_tiercache.tiercache import TierCache
@@ -25,6 +26,7 @@ __all__ = [
     "KeyingError",
     "NoFillError",
     "Policy",
+    "Preview",
     "Receipt",
     "Region",
     "TierCache",

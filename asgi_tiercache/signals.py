@@ -78,7 +78,7 @@ class Invalidated(NamedTuple):
     """An invalidation was made on this worker."""
 
     kind: str
-    """`"tag"`, `"key"`, `"path"`, `"route"`, `"user"` or `"all"`."""
+    """`"tag"`, `"key"`, `"path"`, `"route"`, `"user"`, `"event"` or `"all"`."""
     names: int
     """How many tags, keys, ... were named."""
     durable: bool

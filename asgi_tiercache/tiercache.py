@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, overload
 
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -24,6 +24,7 @@ from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
 from asgi_tiercache.engine.values import Call, Values
 from asgi_tiercache.errors import ConfigError
+from asgi_tiercache.events import Events, Preview
 from asgi_tiercache.invalidation.log import InvalidationLog, ProcessLog
 from asgi_tiercache.invalidation.redislog import RedisLog
 from asgi_tiercache.invalidation.service import MAX_LAG, MAX_UNVERIFIED, Invalidation, Receipt
@@ -31,6 +32,7 @@ from asgi_tiercache.keys.escape import endpoint, frame
 from asgi_tiercache.keys.request import user_hash
 from asgi_tiercache.keys.template import literal_tag, tag
 from asgi_tiercache.logs import FailureLog
+from asgi_tiercache.outbox import Outboxes
 from asgi_tiercache.signals import Signals
 from asgi_tiercache.stats import RegionSize, Stats
 from asgi_tiercache.statsapp import make_stats_app
@@ -119,6 +121,9 @@ class TierCache:
         self._functions = CachedFunctions(
             self.engine, self._values, self._bridge, namespace=self.namespace, disabled=self.disabled
         )
+        self.outboxes = Outboxes(_Purger(self.engine.invalidation))
+        """Where requests put what they have changed; for the middleware."""
+        self._events = Events(self.engine, self.outboxes, namespace=self.namespace, waiter=self._bridge.waiter)
         self._stats = Stats(self._regions)
         signals.subscribe(self._stats)
         signals.subscribe(FailureLog())
@@ -147,7 +152,12 @@ class TierCache:
     # ---- life ----
 
     async def start(self) -> None:
-        """Make ready on the running loop. Redis being out of reach is no error."""
+        """Make ready on the running loop. Redis being out of reach is no error.
+
+        Raises:
+            ConfigError: a function emits an event that was not declared.
+        """
+        self._events.check()
         self._home = asyncio.get_running_loop()
         if self._marked and not self._served:
             names, self._marked = ", ".join(self._marked), []
@@ -375,6 +385,111 @@ class TierCache:
         """Invalidate everything in this namespace."""
         return await self.engine.invalidation.clear()
 
+    # ---- events ----
+
+    def on(
+        self,
+        event: str,
+        *,
+        tags: str | Iterable[str] = (),
+        patterns: str | Iterable[str] = (),
+        keys: str | Iterable[str] = (),
+        paths: str | Iterable[str] = (),
+        routes: str | Iterable[str] = (),
+        users: str | Iterable[str] = (),
+        soft: bool = False,
+        settle: float = 0.0,
+    ) -> None:
+        """Declare what goes out of date when `event` happens; several declarations of one event add up.
+
+        All but `routes` are templates, whose fields `emit` fills. No value purges more than itself: it is escaped as
+        in tags made from requests, so that a `*` in it means nothing.
+
+        Example:
+            `cache.on("user_update", tags=["user:{user_id}"], users=["{user_id}"])`
+
+        Args:
+            event: Its name.
+            tags: Such as `"user:{user_id}"`.
+            patterns: Globs over keys, such as `"user_activity:{user_id}:*"`.
+            keys: As `@cache.cached` has them, without the namespace.
+            paths: Such as `"/users/{user_id}"`: every query and variant, percent-decoded, with a mount's prefix.
+            routes: Templates of the app's own, taken as they are: everything that such a route has produced.
+            users: What the policy's `user=` returned, such as `"{user_id}"`.
+            soft: Mark what is hit as stale rather than invalid.
+            settle: Seconds by which the invalidation is dated ahead, for origins whose replicas lag.
+
+        Raises:
+            ConfigError: a template is malformed, nothing would be purged, or a function under `@cache.emits` lacks a
+                parameter that the event now needs.
+        """
+        targets = {
+            "tags": tags,
+            "patterns": patterns,
+            "keys": keys,
+            "paths": paths,
+            "routes": routes,
+            "users": users,
+        }
+        self._events.on(event, targets, soft=soft, settle=settle)
+
+    @overload
+    async def emit(self, event: str, /, *, dry_run: Literal[False] = False, **fields: object) -> Receipt: ...
+
+    @overload
+    async def emit(self, event: str, /, *, dry_run: Literal[True], **fields: object) -> Preview: ...
+
+    async def emit(self, event: str, /, *, dry_run: bool = False, **fields: object) -> Receipt | Preview:
+        """Purge all that was declared for `event`, on this worker before this returns. Commit your data first.
+
+        Example:
+            `await cache.emit("user_update", user_id="u1")`
+
+        Args:
+            event: As declared by `on`.
+            dry_run: Purge nothing, and return what would be purged, with the keys in this worker's memory.
+            fields: The values for the templates. Those that no template asks for are ignored, so that who emits can
+                tell all it knows, and who declares can choose.
+
+        Returns:
+            A receipt, durable only if everything is; of a dry run, a `Preview`.
+
+        Raises:
+            ConfigError: the event was never declared, or a field that it needs is missing or None.
+            KeyingError: a value has no canonical text, such as a list.
+        """
+        if dry_run:
+            return self._events.preview(event, fields)
+        return await self._events.emit(event, fields)
+
+    def emits(self, event: str, /, **names: str) -> Callable[[F], F]:
+        """Emit `event` after an endpoint or a function, async or plain, has succeeded.
+
+        Fields are filled from the function's arguments, by name, and from the path of a `Request` among them. The
+        function has succeeded if it returned, and an endpoint only if the response's status is below 400.
+
+        Within a request that the middleware serves, the purge happens before the response leaves, and again after the
+        app has returned, which is when FastAPI has run what follows a dependency's `yield`. Elsewhere it happens before
+        the function's caller goes on; there, a plain function on an event loop's own thread raises
+        `BlockingCallError`, before it does anything.
+
+        Example:
+            `@cache.emits("user_update", user_id="uid")` on `def rename(uid: str, name: str)`
+
+        Args:
+            event: As declared by `on`, now or later.
+            names: The parameter that gives a field, where it is not called like the field.
+
+        Raises:
+            ConfigError: a parameter that the event needs is missing; where the event is declared later, then. An
+                event that is declared nowhere is found when the cache starts, or at the first call.
+        """
+
+        def decorate(function: F) -> F:
+            return self._events.decorate(function, event, names)
+
+        return decorate
+
     # ---- statistics ----
 
     def stats(self) -> dict[str, Any]:
@@ -420,6 +535,21 @@ class TierCache:
         canonical = frame(b"value", full.encode("utf-8", "surrogatepass"))
         names = tuple(literal_tag(each) for each in ([tags] if isinstance(tags, str) else tags))
         return Call(self._place, full, canonical, self._codec, names)
+
+
+class _Purger:
+    """What events purge through."""
+
+    def __init__(self, invalidation: Invalidation) -> None:
+        self._invalidation = invalidation
+
+    async def purge(
+        self, tags: Sequence[str], patterns: Sequence[str], *, kind: str, soft: bool, settle: float
+    ) -> Receipt:
+        for option, asked in (("patterns", patterns), ("soft", soft), ("settle", settle)):
+            if asked:
+                raise ConfigError(option, "not supported yet")
+        return await self._invalidation.invalidate(tags, kind=kind)
 
 
 def _policy(option: str, policy: Policy | None, options: Mapping[str, Any]) -> Policy:
