@@ -3,7 +3,7 @@
 A purge in the middle of a request comes too early: the handler's transaction may be committed only after the response
 was sent, as FastAPI does with `yield` dependencies, and a fill before that reads and stores the old data. A purge after
 it alone comes too late: the client may ask for what it has just changed as soon as it has the response. So what is put
-into the outbox is purged twice; who purges is the middleware.
+into the outbox is purged twice.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
+
+from starlette.types import Message, Scope, Send
 
 from asgi_tiercache.invalidation.service import Receipt
 
@@ -44,22 +46,27 @@ class Purger(Protocol):
 
 
 class Outbox:
-    """The purges of one request. `add` may be called from any thread and task.
+    """The purges of one request, and the `send` that makes them. `add` may be called from any thread and task.
 
     Args:
         scope: The request, as the app below the middleware is given it.
+        send: Takes the response's messages to the client.
+        purger: Invalidates.
     """
 
     # Defaults of the class: one is made for every request, and most add nothing.
     closed: bool = False
-    """Whether the app has returned."""
+    """Whether the app has returned; set before anybody looks for the last time at what there is to purge."""
+    _status: int = 0
     _done: int = 0
     _streams: bool = False
 
-    def __init__(self, scope: MutableMapping[str, Any]) -> None:
+    def __init__(self, scope: Scope, send: Send, purger: Purger) -> None:
         self.scope = scope
         self.purges: list[tuple[Purge, bool]] = []
         """What was added, and whether it depends on the response."""
+        self._send = send
+        self._purger = purger
 
     def __repr__(self) -> str:
         return f"<Outbox of {len(self.purges)} closed={self.closed}>"
@@ -85,8 +92,23 @@ class Outbox:
             endpoint = getattr(endpoint, self.scope["method"].lower(), None)
         return endpoint is not None and inspect.unwrap(endpoint) is inspect.unwrap(function)
 
-    def due(self, message: Mapping[str, Any], status: int) -> list[Purge]:
-        """What is to be purged before `message` of a response with `status` leaves.
+    async def send(self, message: Message) -> None:
+        """Send `message`, after what is due before it is purged."""
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+        if self.purges:
+            await self._purge(self._due(message))
+        await self._send(message)
+
+    async def purge_again(self) -> None:
+        """Purge everything once more, now that the app has returned.
+
+        Where it raised after its response began, too: it may have committed before.
+        """
+        await self._purge(0)
+
+    def _due(self, message: Message) -> int:
+        """From where on the purges are due before `message` leaves.
 
         1. What was added since the last message; before the start, too, since a 204 is complete with it.
         2. Before the last part of a body that comes in parts: everything, since data may have changed meanwhile.
@@ -96,18 +118,16 @@ class Outbox:
         first = 0 if is_last and self._streams else self._done
         self._streams = self._streams or more
         self._done = len(self.purges)
-        return self._wanted(first, status)
+        return first
 
-    def remaining(self, status: int) -> list[Purge]:
-        """What is to be purged now that the app has returned: everything once more.
-
-        `status` is 0 where no response has begun.
-        """
-        return self._wanted(0, status)
-
-    def _wanted(self, first: int, status: int) -> list[Purge]:
-        successful = 0 < status < 400
-        return [purge for purge, if_successful in self.purges[first:] if successful or not if_successful]
+    async def _purge(self, first: int) -> None:
+        successful = 0 < self._status < 400
+        try:
+            await purge_all(
+                self._purger, [purge for purge, if_successful in self.purges[first:] if successful or not if_successful]
+            )
+        except Exception:  # the response is none the worse for it
+            logger.exception("what a request has changed could not be purged")
 
 
 class Outboxes:
@@ -132,13 +152,6 @@ class Outboxes:
         """The outbox that takes what is added here and now; None outside a request that the middleware serves."""
         outbox = self.variable.get()
         return None if outbox is None or outbox.closed else outbox
-
-    async def send(self, purges: Iterable[Purge]) -> None:
-        """Purge on behalf of a request, which must not fail for it."""
-        try:
-            await purge_all(self.purger, purges)
-        except Exception:
-            logger.exception("what a request has changed could not be purged")
 
 
 async def purge_all(purger: Purger, purges: Iterable[Purge]) -> Receipt:

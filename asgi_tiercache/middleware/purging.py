@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_tiercache.outbox import Outbox, Outboxes
 
@@ -34,24 +34,12 @@ class PurgingApp:
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         outboxes = self._outboxes
-        outbox = Outbox(scope)
-        purges = outbox.purges
-        status = 0
-
-        async def purge_and_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            if purges and (due := outbox.due(message, status)):
-                await outboxes.send(due)
-            await send(message)
-
+        outbox = Outbox(scope, send, outboxes.purger)
         token = outboxes.variable.set(outbox)
         try:
-            await self._app(scope, receive, purge_and_send)
+            await self._app(scope, receive, outbox.send)
         finally:
             outboxes.variable.reset(token)
             outbox.closed = True
-            # Where the app raised after its response began, too: it may have committed before.
-            if purges and (remaining := outbox.remaining(status)):
-                await outboxes.send(remaining)
+            if outbox.purges:
+                await outbox.purge_again()
