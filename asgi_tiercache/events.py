@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import re
@@ -240,8 +239,8 @@ class Events:
             emitter.check(self.fields(event))
         self._emitters.append(emitter)
         self._outboxes.used = True
-        wrapper = self._async(emitter) if inspect.iscoroutinefunction(function) else self._plain(emitter)
-        _keep_signature(wrapper, function)
+        wrapper: Any = self._async(emitter) if inspect.iscoroutinefunction(function) else self._plain(emitter)
+        wrapper.__signature__ = emitter.signature
         return cast(F, wrapper)
 
     def _async(self, emitter: Emitter) -> Callable[..., Awaitable[Any]]:
@@ -257,11 +256,12 @@ class Events:
 
     def _plain(self, emitter: Emitter) -> Callable[..., Any]:
         function = emitter.function
+        hides_async = inspect.iscoroutinefunction(inspect.unwrap(function))
 
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             purges = emitter.purges(args, kwargs)
-            if self._outboxes.current is None:
+            if self._outboxes.current is None and not hides_async:
                 self._waiter(emitter.name)  # raises on a thread that could not wait
             result = function(*args, **kwargs)
             if inspect.isawaitable(result):  # an async function below a decorator that hides it
@@ -309,9 +309,9 @@ class Emitter:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigError("emits", f"{self.name} is a generator: when it has succeeded cannot be told")
         self._events = events
-        self._signature = inspect.signature(function)
+        self.signature = _signature(function)
         self._names = dict(names)
-        parameters = self._signature.parameters
+        parameters = self.signature.parameters
         for field, parameter in self._names.items():
             if parameter not in parameters:
                 raise ConfigError(field, f"{self.name} has no parameter {parameter!r}")
@@ -327,7 +327,7 @@ class Emitter:
             ConfigError: it has not; the message names event, field and function.
         """
         for field in fields:
-            if self._names.get(field, field) not in self._signature.parameters and not self._open:
+            if self._names.get(field, field) not in self.signature.parameters and not self._open:
                 raise ConfigError(field, f"event {self.event!r} needs it, but {self.name} has no such parameter")
 
     def check_names(self, fields: Collection[str]) -> None:
@@ -344,14 +344,14 @@ class Emitter:
             KeyingError: an argument has no canonical text.
             TypeError: the function does not take these arguments; as calling it would.
         """
-        bound = self._signature.bind(*args, **kwargs)
+        bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         values: dict[str, object] = {}
         for value in bound.arguments.values():
             if isinstance(value, Request):
                 values.update(value.path_params)
         for name, value in bound.arguments.items():
-            if self._signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            if self.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
                 values.update(value)
             else:
                 values[name] = value
@@ -362,18 +362,25 @@ class Emitter:
 def _takes_more(parameter: inspect.Parameter) -> bool:
     """Whether the parameter may bring fields that the signature does not name: `**kwargs`, or a request its path's."""
     annotation = parameter.annotation
-    is_request = annotation is Request or (isinstance(annotation, str) and annotation.endswith("Request"))
-    return parameter.kind is inspect.Parameter.VAR_KEYWORD or is_request or parameter.name == "request"
+    if annotation is inspect.Parameter.empty:
+        is_request = parameter.name == "request"
+    elif isinstance(annotation, str):  # one that does not resolve yet
+        is_request = annotation.rpartition(".")[2] == "Request"
+    else:
+        is_request = isinstance(annotation, type) and issubclass(annotation, Request)
+    return is_request or parameter.kind is inspect.Parameter.VAR_KEYWORD
 
 
 def _failed(result: object) -> bool:
     return isinstance(result, Response) and result.status_code >= 400
 
 
-def _keep_signature(wrapper: Any, function: Callable[..., Any]) -> None:
-    """Resolve annotations that are texts where their names are known: in the function's module, not in this one."""
-    with contextlib.suppress(Exception):  # a name is not there yet: whoever needs it resolves it later, or complains
-        wrapper.__signature__ = inspect.signature(function, eval_str=True)
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature, its annotations resolved where their names are known: in the function's own module."""
+    try:
+        return inspect.signature(function, eval_str=True)
+    except Exception:  # a name is not there yet: whoever needs it resolves it later, or complains
+        return inspect.signature(function)
 
 
 def _checked(event: str) -> str:

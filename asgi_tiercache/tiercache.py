@@ -466,7 +466,8 @@ class TierCache:
         """Emit `event` after an endpoint or a function, async or plain, has succeeded.
 
         Fields are filled from the function's arguments, by name, and from the path of a `Request` among them. The
-        function has succeeded if it returned, and an endpoint only if the response's status is below 400.
+        function has succeeded if it returned, other than the response of an error; an endpoint only if the response's
+        status is below 400 in the end.
 
         Within a request that the middleware serves, the purge happens before the response leaves, and again after the
         app has returned, which is when FastAPI has run what follows a dependency's `yield`. Elsewhere it happens before

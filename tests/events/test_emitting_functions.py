@@ -10,6 +10,8 @@ from typing import Any
 
 import anyio.to_thread
 import pytest
+from pydantic import BaseModel
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from asgi_tiercache import BlockingCallError, ConfigError, KeyingError, TierCache
@@ -122,8 +124,7 @@ def test_an_async_function_that_another_decorator_hides_is_awaited_first(cache: 
         order.append(f"ran, {purged(cache)} purged")
 
     async def test() -> None:
-        work = await asyncio.to_thread(rename, "ann")
-        await work
+        await rename("ann")
         order.append(f"returned, {purged(cache)} purged")
 
     asyncio.run(test())
@@ -193,6 +194,25 @@ def test_a_parameter_that_the_function_lacks_is_an_error_at_decoration(cache: Ti
     with pytest.raises(ConfigError, match=r"^user_id: event 'user_update' .*rename"):
         cache.emits("user_update")(rename)
     cache.emits("user_update", user_id="uid")(rename)
+
+
+class RenameRequest(BaseModel):
+    """Merely called like what has a path."""
+
+
+def test_only_a_request_may_bring_what_the_signature_does_not_name(cache: TierCache) -> None:
+    def of_starlette(request: Request) -> None: ...
+
+    def untyped(request): ...  # type: ignore[no-untyped-def]
+
+    def unresolved(sent: nowhere.Request) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    def of_a_body(request: RenameRequest) -> None: ...
+
+    for function in (of_starlette, untyped, unresolved):
+        cache.emits("user_update")(function)
+    with pytest.raises(ConfigError, match=r"^user_id: "):
+        cache.emits("user_update")(of_a_body)
 
 
 def test_a_field_declared_later_is_an_error_there(cache: TierCache) -> None:

@@ -482,6 +482,27 @@ def test_an_event_that_nobody_declared_keeps_the_app_from_starting() -> None:
         pass
 
 
+def test_one_endpoint_may_emit_two_events() -> None:
+    cache = TierCache()
+    cache.on("one", tags="a:{x}")
+    cache.on("two", tags="b:{y}")
+    app = FastAPI()
+    app.add_middleware(TierCacheMiddleware, cache=cache)
+
+    @app.post("/{x}/{y}")
+    @cache.emits("one")
+    @cache.emits("two")
+    async def change(x: int, y: int, response: Response, fail: bool = False) -> None:
+        response.status_code = 409 if fail else 200
+
+    client = TestClient(app)
+    client.post("/1/2?fail=true")
+    assert cache.stamp().position == 0
+    client.post("/1/2")
+    assert cache.stamp().position == 2, "both at once, before the response and after it"
+    assert cache.stats()["invalidations"]["durable"]["event"] == 4
+
+
 def test_two_caches_keep_their_events_apart() -> None:
     one, other = TierCache(), TierCache()
     one.on("e", tags="a")
