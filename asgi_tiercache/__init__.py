@@ -10,6 +10,7 @@ from asgi_tiercache.errors import (
     TierCacheError,
     TierError,
 )
+from asgi_tiercache.events import Preview
 from asgi_tiercache.invalidation.listeners import Purged
 from asgi_tiercache.invalidation.service import Receipt
 from asgi_tiercache.middleware import TierCacheMiddleware
@@ -26,6 +27,7 @@ __all__ = [
     "KeyingError",
     "NoFillError",
     "Policy",
+    "Preview",
     "Purged",
     "Receipt",
     "Region",

@@ -182,11 +182,11 @@ class Policy:
             object.__setattr__(self, name, value)
 
         for name in ("tags", "drop_query", "cookies"):
-            put(name, _strings(name, getattr(self, name)))
+            put(name, check_texts(name, getattr(self, name)))
         for name in ("vary_on", "ignore"):
-            put(name, tuple(dict.fromkeys(text.lower() for text in _strings(name, getattr(self, name)))))
+            put(name, tuple(dict.fromkeys(text.lower() for text in check_texts(name, getattr(self, name)))))
         if self.query is not None:
-            put("query", _strings("query", self.query))
+            put("query", check_texts("query", self.query))
         if not isinstance(self.status_ttl, Mapping):
             raise ConfigError("status_ttl", f"must map status codes to seconds, not {self.status_ttl!r}")
         put("status_ttl", MappingProxyType(dict(self.status_ttl)))
@@ -279,7 +279,12 @@ def _check_template(option: str, template: str) -> None:
     check_tag(option, literal)
 
 
-def _strings(option: str, value: str | Iterable[str]) -> tuple[str, ...]:
+def check_texts(option: str, value: str | Iterable[str]) -> tuple[str, ...]:
+    """`value` as a sequence of texts, of which one text stands for itself.
+
+    Raises:
+        ConfigError: it holds something else, or an empty text.
+    """
     if not isinstance(value, str | Iterable):
         raise ConfigError(option, f"must hold texts, not {value!r}")
     texts = (value,) if isinstance(value, str) else tuple(value)

@@ -35,7 +35,7 @@ class NoFillError(TierCacheError, RuntimeError):
 
 
 class BlockingCallError(TierCacheError, RuntimeError):
-    """A plain `def` cached function was called on an event loop's own thread, which it would have blocked."""
+    """A plain `def` function, cached or emitting, was called on an event loop's own thread, which it would block."""
 
 
 class TierError(TierCacheError):

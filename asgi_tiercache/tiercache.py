@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeVar
 
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -21,19 +21,19 @@ from asgi_tiercache.decorator.bridge import Bridge
 from asgi_tiercache.decorator.cached import awaitable_loader
 from asgi_tiercache.engine.core import Engine, Place
 from asgi_tiercache.engine.fill import Fill
-from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
+from asgi_tiercache.engine.tags import key_tag
 from asgi_tiercache.engine.values import Call, Values
 from asgi_tiercache.errors import ConfigError
+from asgi_tiercache.events import Events
 from asgi_tiercache.invalidation.lease import MAX_LAG, MAX_UNVERIFIED
-from asgi_tiercache.invalidation.listeners import Callback
 from asgi_tiercache.invalidation.log import InvalidationLog, ProcessLog
-from asgi_tiercache.invalidation.patterns import check_pattern, tag_for
 from asgi_tiercache.invalidation.redislog import RedisLog
-from asgi_tiercache.invalidation.service import Invalidation, Receipt
-from asgi_tiercache.keys.escape import endpoint, frame
-from asgi_tiercache.keys.request import user_hash
-from asgi_tiercache.keys.template import literal_tag, tag
+from asgi_tiercache.invalidation.service import Invalidation
+from asgi_tiercache.keys.escape import frame
+from asgi_tiercache.keys.template import literal_tag
 from asgi_tiercache.logs import FailureLog
+from asgi_tiercache.outbox import Outboxes
+from asgi_tiercache.purging import Purger, Purging
 from asgi_tiercache.signals import Signals
 from asgi_tiercache.stats import RegionSize, Stats
 from asgi_tiercache.statsapp import make_stats_app
@@ -46,20 +46,16 @@ from asgi_tiercache.types import Clock, Stamp, SystemClock, Tier
 
 logger = logging.getLogger("asgi_tiercache")
 
-Durability: TypeAlias = Literal["log", "replica"]
-"""When an invalidation is durable: once the log has it, or once a replica of Redis has confirmed that, too."""
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 MARK = "__tiercache__"
 CLOSE_SECONDS = 5.0
 DEADLINE = 0.3
-MAX_KEY = 1_024
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{0,64}")
 _DIRECT = Policy(ttl=1)  # of values stored directly; each `set` brings a lifetime of its own
 
 
-class TierCache:
+class TierCache(Purging):
     """A cache over memory and, where one is given, a lower tier such as Redis.
 
     `TierCache()` is memory-only; `TierCache.from_url("redis://...")` has Redis as L2 and as the log of
@@ -125,6 +121,11 @@ class TierCache:
         self._functions = CachedFunctions(
             self.engine, self._values, self._bridge, namespace=self.namespace, disabled=self.disabled
         )
+        purger = Purger(self.engine.invalidation, self.namespace)
+        self.outboxes = Outboxes(purger)
+        """Where requests put what they have changed; for the middleware."""
+        events = Events(self.engine, self.outboxes, namespace=self.namespace, waiter=self._bridge.waiter)
+        super().__init__(purger, self.engine.invalidation, events)
         self._stats = Stats(self._regions)
         signals.subscribe(self._stats)
         signals.subscribe(FailureLog())
@@ -160,7 +161,12 @@ class TierCache:
     # ---- life ----
 
     async def start(self) -> None:
-        """Make ready on the running loop. Redis being out of reach is no error."""
+        """Make ready on the running loop. Redis being out of reach is no error.
+
+        Raises:
+            ConfigError: a function emits an event that was not declared.
+        """
+        self._events.check()
         self._home = asyncio.get_running_loop()
         if self._marked and not self._served:
             names, self._marked = ", ".join(self._marked), []
@@ -340,131 +346,13 @@ class TierCache:
 
     async def delete(self, *keys: str) -> None:
         """Forget the values under `keys` (of `set`, of functions with a template), on every worker."""
-        names = [self._full(key) for key in keys]
+        names = [self._purger.full(key) for key in keys]
         await self.engine.forget(*names)
         await self.engine.invalidation.invalidate([key_tag(name) for name in names], kind="key")
 
     def stamp(self) -> Stamp:
         """What this worker knows of invalidations; take it before reading what is given to `set(since=...)`."""
         return self.engine.invalidation.stamp()
-
-    # ---- invalidation ----
-
-    async def invalidate(
-        self,
-        *tags: str,
-        soft: bool = False,
-        settle: float = 0.0,
-        durable: Durability = "log",
-        **values: object,
-    ) -> Receipt:
-        """Make everything that carries one of `tags` invalid, on this worker before this returns.
-
-        Commit your data first. Fields are filled from `values`: `invalidate("video:{id}", id=42)`.
-
-        Args:
-            tags: Exact tags, or templates of `values`.
-            soft: Make it stale instead: it is served while it is made anew.
-            settle: Seconds for which what handlers read still counts as older, for origins whose replicas lag behind:
-                until then nothing with these tags is reused.
-            durable: `"replica"`: call it durable only once a replica of Redis has confirmed it (WAIT).
-            values: What fills the fields of the tags.
-
-        Raises:
-            ConfigError: a tag is empty, longer than 256 bytes, or holds `*` or a control character; an option is wrong.
-        """
-        named = [tag(each, **values) if values else literal_tag(each) for each in tags]
-        return await self._purge(named, "tag", soft, settle, durable)
-
-    async def invalidate_key(
-        self, *keys: str, soft: bool = False, settle: float = 0.0, durable: Durability = "log"
-    ) -> Receipt:
-        """Invalidate what stands under `keys`, as they appear in Redis without the namespace; options as above."""
-        return await self._purge([key_tag(self._full(key)) for key in keys], "key", soft, settle, durable)
-
-    async def invalidate_path(
-        self, path: str, *, soft: bool = False, settle: float = 0.0, durable: Durability = "log"
-    ) -> Receipt:
-        """Invalidate every query and variant of `path`, given percent-decoded, with a mount's prefix."""
-        if not isinstance(path, str) or not path.startswith("/"):
-            raise ConfigError("path", f"must begin with '/': {path!r}")
-        names = [path_tag(endpoint(path, hash_path=hashed)) for hashed in (False, True)]
-        return await self._purge(names, "path", soft, settle, durable)
-
-    async def invalidate_route(
-        self, template: str, *, soft: bool = False, settle: float = 0.0, durable: Durability = "log"
-    ) -> Receipt:
-        """Invalidate everything that a route has produced; `template` as written: `"/videos/{video_id}"`."""
-        if not isinstance(template, str) or not template.startswith("/"):
-            raise ConfigError("template", f"must begin with '/': {template!r}")
-        return await self._purge([route_tag(template)], "route", soft, settle, durable)
-
-    async def invalidate_user(
-        self, user: str | int | bytes, *, soft: bool = False, settle: float = 0.0, durable: Durability = "log"
-    ) -> Receipt:
-        """Invalidate every response that was keyed by `user`: what the policy's `user=` returned."""
-        if not isinstance(user, str | int | bytes):
-            raise ConfigError("user", f"must be what user= returned: a text, bytes or a number, not {user!r}")
-        return await self._purge([user_tag(user_hash(user))], "user", soft, settle, durable)
-
-    async def invalidate_pattern(
-        self, pattern: str, *, soft: bool = False, settle: float = 0.0, durable: Durability = "log"
-    ) -> Receipt:
-        """Invalidate every key that `pattern` matches, and what was made from the values under them.
-
-        `*` stands for any characters, `?` for one, `[ab]` for one of these. A pattern that ends in `:*` and has no
-        other of these, such as `"user:42:*"`, costs what a tag costs; of others, 64 are told apart for as long as
-        entries live, and one more becomes a `clear()`.
-
-        Args:
-            pattern: Over keys as they appear in Redis, without the namespace.
-            soft: As of `invalidate`.
-            settle: As of `invalidate`.
-            durable: As of `invalidate`.
-
-        Raises:
-            ConfigError: the pattern is empty, longer than 256 bytes, or holds control characters.
-        """
-        before = f"{self.namespace}:" if self.namespace else ""
-        glob = before + check_pattern(pattern)
-        exact = tag_for(glob, responses=f"{before}api:response:", skip=len(before))
-        tags, globs = ([exact], []) if exact is not None else ([], [glob])
-        return await self._purge(tags, "pattern", soft, settle, durable, globs)
-
-    async def clear(self, *, soft: bool = False, settle: float = 0.0, durable: Durability = "log") -> Receipt:
-        """Invalidate everything in this namespace; options as of `invalidate`."""
-        _check_purge(settle, durable)
-        return await self.engine.invalidation.clear(soft=soft, settle=settle, replicate=durable == "replica")
-
-    def on_invalidate(self, callback: Callback, *, everywhere: bool = False) -> None:
-        """Call `callback` with a `Purged` after each durable invalidation made on this worker: to purge a CDN, say.
-
-        Callbacks run one after another, behind the back of whoever invalidates; one that fails is logged and counted.
-
-        Args:
-            callback: Takes a `Purged`; async, or plain and quick.
-            everywhere: Call it for other workers' invalidations, too.
-
-        Raises:
-            ConfigError: it is not callable.
-        """
-        if not callable(callback):
-            raise ConfigError("callback", f"must be callable, not {callback!r}")
-        self.engine.invalidation.listeners.subscribe(callback, everywhere=everywhere)
-
-    async def _purge(
-        self,
-        tags: Sequence[str],
-        kind: str,
-        soft: bool,
-        settle: float,
-        durable: Durability,
-        patterns: Sequence[str] = (),
-    ) -> Receipt:
-        _check_purge(settle, durable)
-        return await self.engine.invalidation.invalidate(
-            tags, patterns=patterns, kind=kind, soft=soft, settle=settle, replicate=durable == "replica"
-        )
 
     # ---- statistics ----
 
@@ -499,24 +387,11 @@ class TierCache:
 
     # ---- keys ----
 
-    def _full(self, key: str) -> str:
-        if not isinstance(key, str) or not key or re.search(r"[\x00-\x1f\x7f]", key):
-            raise ConfigError("key", f"must be a text without control characters that is not empty, not {key!r}")
-        if len(key) > MAX_KEY:
-            raise ConfigError("key", f"has at most {MAX_KEY} characters; this one has {len(key)}")
-        return f"{self.namespace}:{key}" if self.namespace else key
-
     def _call(self, key: str, tags: Iterable[str] = ()) -> Call:
-        full = self._full(key)
+        full = self._purger.full(key)
         canonical = frame(b"value", full.encode("utf-8", "surrogatepass"))
         names = tuple(literal_tag(each) for each in ([tags] if isinstance(tags, str) else tags))
         return Call(self._place, full, canonical, self._codec, names, namespace=self.namespace)
-
-
-def _check_purge(settle: float, durable: str) -> None:
-    check_seconds("settle", settle, zero=True)
-    if durable not in ("log", "replica"):
-        raise ConfigError("durable", f"must be 'log' or 'replica', not {durable!r}")
 
 
 def _policy(option: str, policy: Policy | None, options: Mapping[str, Any]) -> Policy:

@@ -259,6 +259,7 @@ def create_app(cache: TierCache, database: Database) -> FastAPI:
     # `@cache.response` names a policy beside the endpoint; `routes=` names it here, for endpoints of others.
     app.add_middleware(TierCacheMiddleware, cache=cache, routes={"/config": STATIC})
     app.mount("/cache", cache.stats_app(token=os.environ.get("STATS_TOKEN") or None))
+    declare_events(cache)
     add_airports(app, cache, database)
     add_countries(app, cache, database)
     add_favourites(app, cache, database)
@@ -268,6 +269,13 @@ def create_app(cache: TierCache, database: Database) -> FastAPI:
         return {"page_size": PAGE, "units": {"elevation": "ft", "distance": "km"}}
 
     return app
+
+
+def declare_events(cache: TierCache) -> None:
+    """What goes out of date by what happens; said once, here, and not wherever it happens."""
+    cache.on("airport_update", tags=["airport:{icao}", "listing:{country}", "listing:all"])
+    cache.on("country_reset", tags=["country:{country}", "listing:all"])
+    cache.on("favourites_update", users=["{user}"])
 
 
 def add_airports(app: FastAPI, cache: TierCache, database: Database) -> None:
@@ -289,8 +297,7 @@ def add_airports(app: FastAPI, cache: TierCache, database: Database) -> None:
         airport = await run_in_threadpool(database.edit, icao, changes)
         if airport is None:
             raise HTTPException(404, f"no airport {icao}")
-        tags = ("airport:{icao}", "listing:{country}", "listing:all")
-        receipt = await cache.invalidate(*tags, icao=icao, country=airport.country)
+        receipt = await cache.emit("airport_update", icao=icao, country=airport.country)
         return Edited(airport=airport, invalidated=receipt.names, durable=receipt.durable)
 
     @app.get("/nearest")
@@ -344,11 +351,11 @@ def add_countries(app: FastAPI, cache: TierCache, database: Database) -> None:
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 
+    # Emits once this has returned; its argument names the country.
     @app.post("/countries/{country}/reset")
-    async def reset(country: Country) -> dict[str, int]:
-        count = await run_in_threadpool(database.reset, country)
-        await cache.invalidate("country:{country}", "listing:all", country=country)
-        return {"airports": count}
+    @cache.emits("country_reset")
+    def reset(country: Country) -> dict[str, int]:
+        return {"airports": database.reset(country)}
 
 
 def add_favourites(app: FastAPI, cache: TierCache, database: Database) -> None:
@@ -363,9 +370,9 @@ def add_favourites(app: FastAPI, cache: TierCache, database: Database) -> None:
         return found
 
     @app.put("/me/favourites/{icao}", status_code=204)
-    async def like(icao: Icao, user: User) -> None:
-        await run_in_threadpool(database.like, user, icao)
-        await cache.invalidate_user(user)
+    @cache.emits("favourites_update")
+    def like(icao: Icao, user: User) -> None:
+        database.like(user, icao)
 
 
 # ---- how it is run ----

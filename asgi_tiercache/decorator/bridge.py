@@ -12,14 +12,16 @@ import contextvars
 import os
 import queue
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio.from_thread
 
 from asgi_tiercache.engine.values import Call, Values
 from asgi_tiercache.errors import BlockingCallError
+
+T = TypeVar("T")
 
 _Work = tuple[contextvars.Context, "asyncio.Future[Any]"]
 
@@ -74,6 +76,15 @@ class Bridge:
             return future.result()
         except _CarriedError as carried:
             raise carried.original from None
+
+    def waiter(self, name: str) -> Callable[[Coroutine[Any, Any, T]], T]:
+        """What runs a coroutine to its end on the loop, while this thread waits.
+
+        Raises:
+            BlockingCallError: this thread runs an event loop, which would stand still.
+        """
+        loop = self._loop(name)
+        return lambda work: asyncio.run_coroutine_threadsafe(work, loop).result()
 
     def close(self) -> None:
         """End the bridge's own loop, if it has one; what is queued there is flushed first."""

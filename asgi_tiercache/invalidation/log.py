@@ -135,7 +135,8 @@ class ProcessLog:
         self._hard: dict[str, int] = {}
         self._soft: dict[str, int] = {}
         self._patterns: dict[str, tuple[int, int]] = {}
-        self._records: deque[Record] = deque(maxlen=REMEMBERED_RECORDS)
+        self.records: deque[Record] = deque(maxlen=REMEMBERED_RECORDS)
+        """The last 1,000 invalidations."""
 
     def __repr__(self) -> str:
         tags = len(self._hard) + len(self._soft)
@@ -185,7 +186,7 @@ class ProcessLog:
 
     async def read(self, after: int) -> list[Record]:
         """Done at once."""
-        return [record for record in self._records if record.id > after]
+        return [record for record in self.records if record.id > after]
 
     async def follow(self, after: int) -> list[Record]:
         """Nobody follows: what is appended here is applied here."""
@@ -195,7 +196,7 @@ class ProcessLog:
         # Wall time, but never behind the last one, even if that clock is set back.
         record = Record(self._epoch, max(self._clock + 1, position_at(self._time())), self._clock, purge, own=True)
         self._clock = record.id
-        self._records.append(record)
+        self.records.append(record)
         return record
 
 

@@ -65,7 +65,7 @@ class Invalidation:
         max_lag: float = MAX_LAG,
         max_unverified: float = MAX_UNVERIFIED,
     ) -> None:
-        self._log = log
+        self.log = log
         self._clock = clock
         self._signals = signals
         self._drop_memory = drop_memory
@@ -83,7 +83,7 @@ class Invalidation:
             self._renew_lease(clock.monotonic())
 
     def __repr__(self) -> str:
-        return f"<Invalidation {self._log!r} {self.knowledge!r} pending={len(self._held)}>"
+        return f"<Invalidation {self.log!r} {self.knowledge!r} pending={len(self._held)}>"
 
     async def start(self) -> None:
         """Hear of the log, and follow it."""
@@ -119,7 +119,7 @@ class Invalidation:
         if verdict is Verdict.INVALID or (verdict is not Verdict.UNKNOWN and not strict):
             return verdict
         sent = self.knowledge.stamp()
-        answer = await self._try(lambda: self._log.ask(entry.tags))
+        answer = await self._try(lambda: self.log.ask(entry.tags))
         if answer is None or not self._hear(answer, sent) or answer.epoch != sent.epoch:
             return Verdict.INVALID
         return _worse(self.knowledge.learn(entry, answer), self._held.judge(entry))
@@ -163,7 +163,7 @@ class Invalidation:
         if not await self._replay():
             return False
         asked_at, sent = self._clock.monotonic(), self.knowledge.stamp()
-        answer = await self._try(self._log.confirm)
+        answer = await self._try(self.log.confirm)
         if answer is None or not self._hear(answer, sent) or not await self._catch_up(answer):
             return False
         if not self._held:
@@ -191,7 +191,7 @@ class Invalidation:
             position = knowledge.position
             if position >= answer.clock:
                 break
-            records = await self._try(lambda after=position: self._log.read(after))  # type: ignore[misc]
+            records = await self._try(lambda after=position: self.log.read(after))  # type: ignore[misc]
             if records is None or knowledge.epoch != answer.epoch:
                 return False
             self._apply(records)
@@ -212,7 +212,7 @@ class Invalidation:
                 self.listeners.tell(record.purge, record.id, here=False)
 
     def _renew_lease(self, sent: float) -> None:
-        if self._log.shared:
+        if self.log.shared:
             self.lease.renew(sent)
         else:
             self.lease.hold_until(self._settled_at if self._settled_at > self._clock.monotonic() else math.inf)
@@ -268,7 +268,7 @@ class Invalidation:
     async def _append(self, purge: Purge, *, replicate: bool = False) -> Appended | None:
         """Write into the log, and apply it here before anything else happens; None: the log did not take it."""
         sent = self.knowledge.epoch
-        appended = await self._try(lambda: self._log.append(purge, replicate=replicate))
+        appended = await self._try(lambda: self.log.append(purge, replicate=replicate))
         if appended is None:
             return None
         self.listeners.tell(purge, appended.id, here=True)
@@ -279,14 +279,14 @@ class Invalidation:
             self._drop_memory()
         if self.knowledge.position < appended.id:
             self._fell_behind()
-        if purge.settle and not self._log.shared:
+        if purge.settle and not self.log.shared:
             self._settled_at = max(self._settled_at, self._clock.monotonic() + purge.settle + A_TICK)
             self._renew_lease(self._clock.monotonic())
         return appended
 
     def _fell_behind(self) -> None:
         """Others have appended before: until that is read, what is filled here counts as older than what they did."""
-        if not self._log.shared:
+        if not self.log.shared:
             self.lease.end()
         elif not self.tail.running:
             self._renewal()

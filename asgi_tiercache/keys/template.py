@@ -41,17 +41,20 @@ class Template:
     Args:
         text: The template.
         option: The option that holds it, for messages.
+        glob: Whether a `*` of the template's own stands for any characters; that of a value never does.
         digest: Names what is cut.
 
     Raises:
         ConfigError: braces do not pair, a field is not a plain name, or the text itself cannot be a tag.
     """
 
-    def __init__(self, text: str, *, option: str = "tags", digest: Digest = digest) -> None:
+    def __init__(self, text: str, *, option: str = "tags", glob: bool = False, digest: Digest = digest) -> None:
         self.text = text
         self._digest = digest
+        check_tag(option, text.replace("*", "-") if glob and isinstance(text, str) else text)
         # Literal texts at even places, names of fields at odd ones.
-        self._parts = _FIELD.split(check_tag(option, text))
+        self._parts = _FIELD.split(text)
+        self._plain = tuple(self._parts)
         self.fields: tuple[str, ...] = tuple(dict.fromkeys(self._parts[1::2]))
         literal = "".join(self._parts[::2])
         if "{" in literal or "}" in literal:
@@ -59,8 +62,9 @@ class Template:
         for field in self.fields:
             if not field.isidentifier():
                 raise ConfigError(option, f"{{{field}}} in {text!r} is not the plain name of a value")
-        self._parts[::2] = map(_literal, self._parts[::2])
-        self._room = MAX_TAG_BYTES - len(_literal(literal))
+        cleaned = _glob if glob else _literal
+        self._parts[::2] = map(cleaned, self._parts[::2])
+        self._room = MAX_TAG_BYTES - len(cleaned(literal))
         if self.fields and self._room < _MIN_FIELD_BYTES * (len(self._parts) // 2):
             raise ConfigError(option, f"{text!r} leaves too little of {MAX_TAG_BYTES} bytes to its values")
 
@@ -72,15 +76,12 @@ class Template:
         """The template without the names of its fields: two that share it make the same texts."""
         return _FIELD.sub("{}", self.text)
 
-    def render(self, values: Mapping[str, object], *, escape: bool = True) -> str | None:
-        """The text for `values`; None where one is missing, None, or has no canonical text.
-
-        With `escape=False` values appear as they are; for messages, not for tags.
-        """
+    def render(self, values: Mapping[str, object]) -> str | None:
+        """The text for `values`; None where one is missing, None, or has no canonical text."""
         if any(values.get(field) is None for field in self.fields):
             return None
         try:
-            return self._filled([_written(values[field]) for field in self._parts[1::2]], escaped=escape)
+            return self._filled([_written(values[field]) for field in self._parts[1::2]])
         except KeyingError:
             return None
 
@@ -90,6 +91,19 @@ class Template:
         Raises:
             KeyingError: a value is missing or has no canonical text; the message names `function`, field and type.
         """
+        return self._filled(self._all_written(values, function))
+
+    def render_plain(self, values: Mapping[str, object], *, function: str = "") -> str:
+        """The same with everything as it is, neither escaped nor cut: for paths and users, which never are a pattern.
+
+        Raises:
+            KeyingError: a value is missing or has no canonical text; the message names `function`, field and type.
+        """
+        parts = list(self._plain)
+        parts[1::2] = self._all_written(values, function)
+        return "".join(parts)
+
+    def _all_written(self, values: Mapping[str, object], function: str) -> list[str]:
         written = []
         for field in self._parts[1::2]:
             try:
@@ -98,13 +112,13 @@ class Template:
                 raise KeyingError(f"{function or self.text}: no value for {field!r}") from None
             except KeyingError as error:
                 raise KeyingError(f"{function or self.text}: {field!r}: {error}") from None
-        return self._filled(written, escaped=True)
+        return written
 
-    def _filled(self, written: list[str], *, escaped: bool) -> str:
-        values = [escape(value) for value in written] if escaped else written
-        if escaped and values and not self._parts[-1]:
+    def _filled(self, written: list[str]) -> str:
+        values = [escape(value) for value in written]
+        if values and not self._parts[-1]:
             values[-1] = _literal(written[-1])
-        if escaped and sum(map(len, values)) > self._room:
+        if sum(map(len, values)) > self._room:
             share = self._room // len(values)
             values = [shorten(value, share, digest=self._digest) for value in values]
         parts = list(self._parts)
@@ -142,6 +156,11 @@ def tolerant_tag(text: str) -> str:
 def _literal(text: str) -> str:
     """What stands in a tag or key for a text between the values; the same as for a value, but for the colons."""
     return escape(text).replace("%3A", ":")
+
+
+def _glob(text: str) -> str:
+    """The same of a pattern, where `*` keeps its meaning."""
+    return _literal(text).replace("%2A", "*")
 
 
 def _written(value: object) -> str:

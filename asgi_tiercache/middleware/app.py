@@ -18,10 +18,12 @@ from asgi_tiercache.keys.request import Pass, RequestKey
 from asgi_tiercache.middleware import gate
 from asgi_tiercache.middleware.answer import render, send_stored
 from asgi_tiercache.middleware.body import read_body, replay
+from asgi_tiercache.middleware.purging import PurgingApp
 from asgi_tiercache.middleware.request import Request, demands_of, recall
 from asgi_tiercache.middleware.responder import Responder, pass_by
 from asgi_tiercache.middleware.route import Route
 from asgi_tiercache.middleware.tee import CACHE_STATUS
+from asgi_tiercache.outbox import Outboxes
 from asgi_tiercache.routes import Choice, RouteTable, Target
 from asgi_tiercache.signals import Answered
 
@@ -39,6 +41,10 @@ class Cache(Protocol):
     @property
     def engine(self) -> Engine:
         """Looks up, judges, fills and stores."""
+
+    @property
+    def outboxes(self) -> Outboxes:
+        """Where requests put what they have changed."""
 
     @property
     def namespace(self) -> str:
@@ -91,6 +97,7 @@ class TierCacheMiddleware:
         if default is not None and not isinstance(default, Policy):
             raise ConfigError("default", f"must be a Policy or None, not {default!r}")
         self.app = app
+        self._below = PurgingApp(app, cache.outboxes)
         self._cache = cache
         self._engine = cache.engine
         self._policies = dict(routes or {})
@@ -161,7 +168,7 @@ class TierCacheMiddleware:
             await self._pass_by(route, "event-loop", scope, replay(body, receive) if body else receive, send)
             return
         request = Request(scope, key, choice.path_params, demands_of(route, scope))
-        await Responder(self._engine, self.app, route, request, receive, send, body=body).respond()
+        await Responder(self._engine, self._below, route, request, receive, send, body=body).respond()
 
     # ---- ways past the cache ----
 
@@ -175,12 +182,12 @@ class TierCacheMiddleware:
 
     async def _stand_aside(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._engine.standing_aside():
-            await self.app(scope, receive, send)
+            await self._below(scope, receive, send)
 
     async def _pass_by(self, route: Route, reason: str, scope: Scope, receive: Receive, send: Send) -> None:
         route.passed_by(reason)
         self._engine.signals.emit(Answered(route.name, "pass", reason, 0.0))
-        await pass_by(self._engine, self.app, scope, receive, send, reason)
+        await pass_by(self._engine, self._below, scope, receive, send, reason)
 
     async def _glance(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass by on a route whose responses never say that they may be stored; the first that does ends that."""
@@ -200,7 +207,7 @@ class TierCacheMiddleware:
 
         try:
             with self._engine.running(fill):
-                await self.app(scope, receive, look)
+                await self._below(scope, receive, look)
         finally:
             if self._engine.variable.get() is not None:
                 self._engine.inherit(tuple(fill.tags), fill.stamp, fresh=False)

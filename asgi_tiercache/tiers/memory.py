@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from cachetools import Cache
+
 from asgi_tiercache.config import Region
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.eviction import make_cache
@@ -57,6 +59,11 @@ class Bucket:
         """Forget the entry under `key`, if there is one."""
         with self._lock:
             self._cache.pop(key, None)
+
+    def entries(self) -> list[tuple[str, Entry]]:
+        """Every key and entry held, those past their time included; the eviction order is not touched."""
+        with self._lock:
+            return [(key, Cache.__getitem__(self._cache, key)) for key in self._cache]
 
     def clear(self) -> None:
         """Forget every entry."""

@@ -4,6 +4,7 @@ import datetime
 import decimal
 import enum
 import uuid
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -121,9 +122,22 @@ def test_a_tolerant_tag_is_made_of_any_text(text: str) -> None:
     assert not set(made) & set("*?{}[] \n\x00")
 
 
-def test_values_appear_as_they_are_where_that_is_asked_for() -> None:
+def test_everything_appears_as_it_is_where_that_is_asked_for() -> None:
     sent = "a:*" + "v" * 1000
-    assert Template("video:{id}").render({"id": sent}, escape=False) == "video:" + sent
+    assert Template("/a b/{id}").render_plain({"id": sent}) == "/a b/" + sent
+    assert Template("video:{id}").render_plain({"id": sent}) == "video:" + sent
+
+
+def test_the_star_of_a_pattern_is_its_own_and_that_of_a_value_is_escaped() -> None:
+    pattern = Template("user:{id}:*{part}", glob=True)
+    assert pattern.render_strict({"id": "*", "part": "a*:"}) == "user:%2A:*a%2A:"
+    assert Template("%2A*", glob=True).render_strict({}) == "%252A*"
+
+
+@pytest.mark.parametrize("text", ["", "user:{id}\n*", "user:{id*}", "user:}{*", "*" * 257, 5, None])
+def test_a_malformed_pattern_is_an_error(text: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^patterns: "):
+        Template(text, option="patterns", glob=True)
 
 
 def test_a_value_that_makes_a_tag_too_long_is_cut_and_ends_in_its_hash() -> None:

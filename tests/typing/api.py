@@ -22,6 +22,7 @@ from asgi_tiercache import (
     KeyingError,
     NoFillError,
     Policy,
+    Preview,
     Receipt,
     Region,
     TierCache,
@@ -95,6 +96,22 @@ class Users:
         return Profile(str(user_id))
 
 
+cache.on("user_update", tags=["user:{user_id}"], patterns="user_activity:{user_id}:*", users="{user_id}")
+cache.on("user_update", keys=["user:profile:{user_id}"], paths=["/users/{user_id}"], routes=["/users/{id}"])
+cache.on("layout", tags="layout", soft=True, settle=2.5)
+
+
+@app.put("/users/{user_id}")
+@cache.emits("user_update")
+async def rename(user_id: str, name: str) -> Profile:
+    return Profile(name)
+
+
+@cache.emits("user_update", user_id="uid")
+def forget(uid: int) -> bool:
+    return uid > 0
+
+
 async def use() -> None:
     assert_type(await load_profile("u1"), Profile)
     assert_type(await load_profile(user_id="u1"), Profile)
@@ -113,6 +130,13 @@ async def use() -> None:
     assert_type(await cache.invalidate_route("/videos/{video_id}"), Receipt)
     assert_type(await cache.invalidate_user("u1"), Receipt)
     assert_type(await cache.clear(), Receipt)
+
+    assert_type(await cache.emit("user_update", user_id="u1"), Receipt)
+    preview = await cache.emit("user_update", dry_run=True, user_id="u1")
+    assert_type(preview, Preview)
+    assert_type(preview.stored, tuple[str, ...])
+    assert_type(await rename("u1", name="Ann"), Profile)
+    assert_type(forget(7), bool)
 
     async with cache as opened:
         assert_type(opened, TierCache)
