@@ -125,15 +125,18 @@ class Engine:
 
     async def fetch(self, place: Place, key: str, canonical: bytes) -> Found | None:
         """The entry in L1, asking the log about it where need be, or in a lower tier; judged in each case."""
-        held = place.bucket.get(key, self.clock.monotonic())
-        if held is not None and held.canonical == canonical and await self.invalidation.verify(held):
-            return Found(held, "L1")
+        if key in place.bucket:  # most who ask have looked, and found nothing; a miss costs more than this
+            held = place.bucket.get(key, self.clock.monotonic())
+            if held is not None and held.canonical == canonical and await self.invalidation.verify(held):
+                return Found(held, "L1")
         stack = self.stack
         if stack is None:
             return None
-        found = await self._reads.read(key, lambda: self._read(stack, place, key, canonical))
+        found = await self._reads.read(key, self._read, stack, place, key, canonical)
         # A read may be shared by requests that arrived while it was under way, so each judges what it gets (I6).
-        if found is None or found.entry.canonical != canonical or not await self.invalidation.verify(found.entry):
+        if found is None or found.entry.canonical != canonical:
+            return None
+        if not self.invalidation.current(found.entry) and not await self.invalidation.verify(found.entry):
             return None
         return found
 
@@ -143,7 +146,9 @@ class Engine:
         if located is None or located[0].canonical != canonical:
             return None
         entry, tier = located
-        if not self._timed(entry, place.policy) or not await self.invalidation.verify(entry):
+        if not self._timed(entry, place.policy):
+            return None
+        if not self.invalidation.current(entry) and not await self.invalidation.verify(entry):
             return None
         if kept != self._kept:
             since = place.bucket.get(key, self.clock.monotonic())

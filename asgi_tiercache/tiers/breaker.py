@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import BreakerChanged, Signals, TierFailed
@@ -14,6 +14,7 @@ from asgi_tiercache.tiers.loops import PerLoop
 from asgi_tiercache.types import Clock
 
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
 Probe = Callable[[], Awaitable[object]]
 
 FAILURES = 3
@@ -50,7 +51,8 @@ class Breaker:
         self._clock = clock
         self._signals = signals
         self._random = random
-        self._open = False
+        self.is_open = False
+        """Whether calls are refused."""
         self._failures = 0
         self._probes_failed = 0
         self._probe_at = 0.0
@@ -64,25 +66,26 @@ class Breaker:
     @property
     def state(self) -> str:
         """`"open"`: calls are refused. `"closed"`: they are made."""
-        return "open" if self._open else "closed"
+        return "open" if self.is_open else "closed"
 
-    async def run(self, operation: str, call: Callable[[], Awaitable[T]], *, probe: Probe) -> T:
-        """What `call` returns.
+    async def run(self, operation: str, call: Callable[[*Args], Awaitable[T]], *args: *Args, probe: Probe) -> T:
+        """What `call(*args)` returns.
 
         Args:
             operation: Names the call in signals.
             call: The call itself; awaited under the deadline.
+            args: Handed to it.
             probe: Finds out whether the tier works again; run in the background, not on the caller's time.
 
         Raises:
             TierError: the breaker is open, or the call failed or took too long.
         """
-        if self._open:
+        if self.is_open:
             self._consider(probe)
             raise TierError(f"{self.tier}: not asked, it failed a moment ago")
         try:
             with self._deadline.limit():
-                result = await call()
+                result = await call(*args)
         except Exception as error:
             # Every Exception: redis-py raises a bare RuntimeError on a dead uvloop transport, for one.
             self._failed(operation, error)
@@ -102,8 +105,8 @@ class Breaker:
     def _failed(self, operation: str, error: Exception) -> None:
         self._signals.emit(TierFailed(self.tier, operation, describe(error)))
         self._failures += 1
-        if not self._open and (self._failures >= FAILURES or isinstance(error, TimeoutError)):
-            self._open = True
+        if not self.is_open and (self._failures >= FAILURES or isinstance(error, TimeoutError)):
+            self.is_open = True
             self._probes_failed = 0
             self._back_off()
             self._signals.emit(BreakerChanged(self.tier, "open"))
@@ -141,8 +144,8 @@ class Breaker:
 
     def _recovered(self) -> None:
         self._failures = 0
-        if self._open:
-            self._open = False
+        if self.is_open:
+            self.is_open = False
             self._signals.emit(BreakerChanged(self.tier, "closed"))
 
 

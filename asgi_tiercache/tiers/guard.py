@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import Signals, TierFailed, TierRead, WriteDropped
@@ -37,11 +36,12 @@ class Guarded(Tier):
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The bytes under each key; None, too, where the tier could not say."""
-        asked = self.available
+        breaker = self.breaker
+        asked = not breaker.is_open
         started = self._clock.monotonic()
         found: list[bytes | None]
         try:
-            found = await self.breaker.run("get", partial(self._tier.get_many, keys), probe=self._tier.ping)
+            found = await breaker.run("get", self._tier.get_many, keys, probe=self._tier.ping)
         except TierError:
             found = [None] * len(keys)
         if len(found) != len(keys):
@@ -57,7 +57,7 @@ class Guarded(Tier):
         """Keep each of `writes`, if the tier can."""
         asked = self.available
         try:
-            await self.breaker.run("set", partial(self._tier.set_many, writes), probe=self._tier.ping)
+            await self.breaker.run("set", self._tier.set_many, writes, probe=self._tier.ping)
         except TierError:
             if not asked:
                 for _ in writes:
@@ -66,7 +66,7 @@ class Guarded(Tier):
     async def delete_many(self, keys: Sequence[str]) -> None:
         """Forget each of `keys`, if the tier can."""
         try:
-            await self.breaker.run("delete", partial(self._tier.delete_many, keys), probe=self._tier.ping)
+            await self.breaker.run("delete", self._tier.delete_many, keys, probe=self._tier.ping)
         except TierError:
             return
 
