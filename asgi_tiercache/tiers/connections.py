@@ -79,9 +79,11 @@ class KeptConnections:
         return None
 
     async def _drop(self, line: _Line) -> None:
-        self._open -= 1
-        await line.connection.disconnect(nowait=True)
-        await self._pool.release(line.connection)
+        try:
+            await line.connection.disconnect(nowait=True)
+            await self._pool.release(line.connection)
+        finally:
+            self._open -= 1  # not before: a newcomer would take the place of whoever goes on to connect anew
 
 
 def _is_familiar(connection: Any) -> bool:

@@ -181,3 +181,19 @@ def test_a_client_with_kept_connections_closes_at_once(redis_server: RedisServer
         assert await kept.ask(b"PING") == b"PONG"
 
     on(redis_server, test)
+
+
+def test_a_rush_after_the_server_has_closed_every_connection_stays_within_the_limit(redis_server: RedisServer) -> None:
+    async def test(kept: KeptConnections, client: Redis) -> None:
+        async def ask() -> None:
+            if kept.available:
+                assert await kept.ask(b"PING") == b"PONG"
+            assert kept._open <= 4
+
+        await asyncio.gather(*(ask() for _ in range(4)))
+        await client.client_kill_filter(_type="normal", skipme=True)
+        await until(lambda: all(line.closed for line in kept._idle))
+        await asyncio.gather(*(ask() for _ in range(30)))
+        assert kept._open == 4
+
+    on(redis_server, test)
