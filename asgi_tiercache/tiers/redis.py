@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -66,7 +66,7 @@ class RedisLink:
         """Held around each operation of the client, so that they never outnumber the connections of its pool."""
         return self._slots.get()
 
-    async def ask(self, *command: bytes) -> Any:
+    def ask(self, *command: bytes) -> Awaitable[Any]:
         """The reply to `command`, on the shortest way: past the pool, unless the client was given with one of its own.
 
         Takes a `slot` where it needs one.
@@ -77,7 +77,10 @@ class RedisLink:
         if self._given is None:
             kept = self._kept.get()
             if kept.available:
-                return await kept.ask(*command)
+                return kept.ask(*command)
+        return self._ask_client(command)
+
+    async def _ask_client(self, command: tuple[bytes, ...]) -> Any:
         client: Any = self.client()
         async with self.slot:
             return await client.execute_command(*command)
