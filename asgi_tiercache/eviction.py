@@ -25,7 +25,14 @@ _Due = tuple[float, int, str]
 """Expiry, insertion number (so that keys are never compared), key."""
 
 
-class ExpiryCache(Cache[str, E]):
+class _Lenient(Cache[str, E]):
+    """A cache in which what is not there is None: an exception for each miss costs three times the look-up."""
+
+    def __missing__(self, key: str) -> Any:
+        return None
+
+
+class ExpiryCache(_Lenient[E]):
     """A cachetools cache that gives up the value that expires first; among equals, the oldest.
 
     The expiry counts as it was when the value was put in.
@@ -76,9 +83,20 @@ class ExpiryCache(Cache[str, E]):
             heapq.heapify(self._heap)
 
 
-_ORDERS: dict[Eviction, type[Cache[str, Any]]] = {"lru": LRUCache, "lfu": LFUCache, "ttl": ExpiryCache}
+class _LRU(_Lenient[E], LRUCache[str, E]):
+    pass
+
+
+class _LFU(_Lenient[E], LFUCache[str, E]):
+    pass
+
+
+_ORDERS: dict[Eviction, type[Cache[str, Any]]] = {"lru": _LRU, "lfu": _LFU, "ttl": ExpiryCache}
 
 
 def make_cache(eviction: Eviction, max_bytes: int, getsizeof: Callable[[E], int]) -> Cache[str, E]:
-    """An empty cache of at most `max_bytes`, as `getsizeof` counts them, that gives up values by `eviction`."""
+    """An empty cache of at most `max_bytes`, as `getsizeof` counts them, that gives up values by `eviction`.
+
+    Indexing it with a key that it does not hold gives None.
+    """
     return _ORDERS[eviction](max_bytes, getsizeof)

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 REMEMBERED_SECONDS = 60.0
 REMEMBERED_KEYS = 10_000
@@ -120,8 +121,8 @@ class SharedReads(Generic[T]):
     def __repr__(self) -> str:
         return f"<SharedReads under_way={len(self._waiting)}>"
 
-    async def read(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What `work` returns, or what it returned to whoever was reading `key` already."""
+    async def read(self, key: str, work: Callable[[*Args], Coroutine[Any, Any, T]], *args: *Args) -> T:
+        """What `work(*args)` returns, or what it returned to whoever was reading `key` already."""
         loop = asyncio.get_running_loop()
         mine = (loop, key)
         while (waiting := self._waiting.get(mine)) is not None:
@@ -131,15 +132,16 @@ class SharedReads(Generic[T]):
                 return await turn
         self._waiting[mine] = waiting = []
         try:
-            result = await work()
+            result = await work(*args)
         except BaseException:
             for turn in _not_done(waiting):
                 turn.set_exception(_UnreadError())
             raise
         finally:
             del self._waiting[mine]
-        for turn in _not_done(waiting):
-            turn.set_result(result)
+        if waiting:
+            for turn in _not_done(waiting):
+                turn.set_result(result)
         return result
 
 

@@ -270,10 +270,11 @@ class Stats:
             row.passes.add(detail)
 
     def _tier_read(self, signal: signals.TierRead) -> None:
-        reads = self._reads[signal.tier]
-        reads.hits += signal.hits
-        reads.misses += signal.misses
-        reads.latency.record(signal.seconds)
+        tier, hits, misses, seconds = signal
+        reads = self._reads[tier]
+        reads.hits += hits
+        reads.misses += misses
+        reads.latency.record(seconds)
 
     def _tier_failed(self, signal: signals.TierFailed) -> None:
         # The error's text may quote an address or a key: it belongs in the log, not in numbers that anyone may read.

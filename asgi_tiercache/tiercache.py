@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import os
@@ -300,7 +301,9 @@ class TierCache(Purging):
         wanted = list(dict.fromkeys(keys))
         if self.disabled:
             return {}
-        found = await asyncio.gather(*(self._values.get(self._call(key)) for key in wanted))
+        stack = self.engine.stack
+        with contextlib.nullcontext() if stack is None else stack.together():
+            found = await asyncio.gather(*(self._values.get(self._call(key)) for key in wanted))
         return {key: value[0] for key, value in zip(wanted, found, strict=True) if value is not None}
 
     async def set(

@@ -27,8 +27,9 @@ from asgi_tiercache import Policy, TierCache, TierCacheMiddleware
 
 ROUNDS = 60
 REQUESTS = 1_000
-L2_ROUNDS = 30
-L2_REQUESTS = 300
+L2_ROUNDS = 400
+L2_REQUESTS = 40
+AT_ONCE = 50
 
 Scope = dict[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -177,42 +178,66 @@ async def in_process() -> None:
 
 
 async def lower_tier(url: str) -> None:
-    body = 1024
+    """An L2 hit reads, checks and decodes the entry, judges it, puts it into L1 and sends it.
+
+    Every entry is asked for once in a round; L1 is emptied between the rounds, which is not measured. The two
+    contenders take turns every few milliseconds, and who begins changes, so that what else the machine does meets both.
+    """
     client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=None)
-    async with TierCache.from_url(url) as cache:
-        app = TierCacheMiddleware(bare_app(body, plain_headers(body)), cache=cache, routes={"/l2": Policy(ttl=300)})
-        await app(scopes(1, "/l2", None)[0], receive, send)
-        assert cache.engine.stack is not None
-        await cache.engine.stack.flush()
-        (key,) = [key async for key in client.scan_iter("api:response:*")]
+    paths = [f"/l2/{number}" for number in range(max(L2_REQUESTS, AT_ONCE))]
+    async with TierCache.from_url(url, namespace="benchmark") as cache:
+        app = TierCacheMiddleware(bare_app(1024, plain_headers(1024)), cache=cache, routes={"/l2/*": Policy(ttl=300)})
+        stack = cache.engine.stack
+        assert stack is not None
+        for path in paths:
+            await app(scopes(1, path, None)[0], receive, send)
+        await stack.flush()
+        keys = [key async for key in client.scan_iter("benchmark:api:response:*")]
+        assert len(keys) == len(paths)
 
-        async def get() -> None:
-            await client.get(key)
+        async def plain() -> float:
+            began = time.process_time()
+            for key in keys[:L2_REQUESTS]:
+                await client.get(key)
+            return (time.process_time() - began) / L2_REQUESTS * 1e6
 
-        async def hit(scope: Scope) -> None:
+        async def ours() -> float:
             cache.engine.memory.clear()
-            await app(scope, receive, send)
+            return await timed(app, [scopes(1, path, None)[0] for path in paths[:L2_REQUESTS]])
 
-        plain, ours = [], []
-        for _ in range(L2_ROUNDS):
-            began = time.process_time()
-            for _ in range(L2_REQUESTS):
-                await get()
-            plain.append((time.process_time() - began) / L2_REQUESTS * 1e6)
-            requests = scopes(L2_REQUESTS, "/l2", None)
-            began = time.process_time()
-            for scope in requests:
-                await hit(scope)
-            ours.append((time.process_time() - began) / L2_REQUESTS * 1e6)
-        ratios = [mine / theirs for mine, theirs in zip(ours, plain, strict=True)]
-        tenths = statistics.quantiles(ratios, n=10)
+        results: dict[str, list[float]] = {"plain": [], "ours": []}
+        contenders = [("plain", plain), ("ours", ours)]
+        for number in range(-10, L2_ROUNDS):
+            for name, contender in contenders if number % 2 else reversed(contenders):
+                time_taken = await contender()
+                if number >= 0:  # before, memos settle
+                    results[name].append(time_taken)
         hits = cache.stats()["tiers"]["L2"]["hits"]
-        await client.delete(key)
+        assert hits == (L2_ROUNDS + 10) * L2_REQUESTS
+        commands = await commands_for(app, cache, client, paths[:AT_ONCE])
+        await client.delete(*keys)
     await client.aclose()
+    ratios = [mine / theirs for mine, theirs in zip(results["ours"], results["plain"], strict=True)]
+    tenths = statistics.quantiles(ratios, n=10)
     print(
-        f"\nL2 hit: {statistics.median(ours):.1f} us, one redis-py GET: {statistics.median(plain):.1f} us, "
-        f"ratio {statistics.median(ratios):.2f} (p10 {tenths[0]:.2f}, p90 {tenths[8]:.2f}); goal 1.3; {hits} L2 hits"
+        f"\nL2 hit: {statistics.median(results['ours']):.1f} us, "
+        f"one redis-py GET: {statistics.median(results['plain']):.1f} us, "
+        f"ratio {statistics.median(ratios):.2f} (p10 {tenths[0]:.2f}, p90 {tenths[8]:.2f}); goal 1.15, at most 1.3"
     )
+    print(f"{AT_ONCE} L2 hits at once: {commands} Redis commands; goal: one each, fewer under concurrency")
+
+
+async def commands_for(app: App, cache: TierCache, client: Any, paths: list[str]) -> int:
+    """The reads that Redis counts while `paths` are asked for at the same time."""
+    cache.engine.memory.clear()
+    before = await reads_so_far(client)
+    await asyncio.gather(*(app(scopes(1, path, None)[0], receive, send) for path in paths))
+    return await reads_so_far(client) - before
+
+
+async def reads_so_far(client: Any) -> int:
+    counts = await client.info("commandstats")
+    return sum(counts[name]["calls"] for name in ("cmdstat_get", "cmdstat_mget") if name in counts)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import struct
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import orjson
 from xxhash import xxh3_64_intdigest
@@ -41,6 +40,7 @@ _VERSION = 1
 _PREFIX = struct.Struct(">3sBQBHIIIII")
 _COVERED = 12  # the checksum stands before everything that it covers, the lengths included
 _PLAIN, _DEFLATE = 0, 1
+_ONLY_TEXTS = frozenset({str})
 
 # `Flag(n)` costs more than the rest of the block; a deflated body is told by the compression code alone.
 _FLAGS = {n: Flag(n) for n in range(sum(Flag) + 1) if not n & Flag.COMPRESSED}
@@ -58,26 +58,8 @@ class _BrokenError(Exception):
     """What was wrong; never leaves this module."""
 
 
-class _Block(NamedTuple):
-    stamp: Stamp
-    created: float
-    lifetime: float
-    tags: tuple[str, ...]
-    status: int
-    vary: tuple[str, ...]
-    flags: Flag
-
-
-class _Lengths(NamedTuple):
-    compression: int
-    lines: int
-    """How many field lines there are; all else is in bytes."""
-    block: int
-    canonical: int
-    fields: int
-    body: int
-    plain: int
-    """The body's length once it is inflated."""
+_Block = tuple[Stamp, float, float, tuple[str, ...], int, tuple[str, ...], Flag]
+"""Stamp, created, lifetime, tags, status, vary, flags: as in an `Entry`."""
 
 
 def encode(entry: Entry, *, compress: bool = False) -> bytes:
@@ -112,73 +94,62 @@ def decode(data: bytes, *, max_body: int = MAX_BODY) -> Entry | Rejected:
 def _encode(entry: Entry, compress: bool) -> bytes:
     block = _write_block(entry)
     fields = _write_lines(entry.headers)
-    body = _deflated(entry) if compress else None
-    lengths = _Lengths(
-        compression=_PLAIN if body is None else _DEFLATE,
-        lines=len(entry.headers),
-        block=len(block),
-        canonical=len(entry.canonical),
-        fields=len(fields),
-        body=len(entry.body if body is None else body),
-        plain=len(entry.body),
-    )
-    _check_bounds(lengths, MAX_BODY)
-    if lengths.canonical > MAX_BODY:
+    small = _deflated(entry) if compress else None
+    compression, body = (_PLAIN, entry.body) if small is None else (_DEFLATE, small)
+    _check_bounds(compression, len(block), len(fields), len(body), len(entry.body), MAX_BODY)
+    if len(entry.canonical) > MAX_BODY:
         raise _BrokenError("canonical form too long")
     _read_block(block)  # the reader's own checks: what they refuse must never be written
-    prefix = _PREFIX.pack(_MAGIC, _VERSION, 0, *lengths)
-    data = b"".join((prefix[_COVERED:], block, entry.canonical, fields, entry.body if body is None else body))
-    return _PREFIX.pack(_MAGIC, _VERSION, xxh3_64_intdigest(data), *lengths)[:_COVERED] + data
+    parts = (block, entry.canonical, fields, body)
+    numbers = compression, len(entry.headers), *map(len, parts), len(entry.body)
+    data = b"".join((_PREFIX.pack(_MAGIC, _VERSION, 0, *numbers)[_COVERED:], *parts))
+    return _PREFIX.pack(_MAGIC, _VERSION, xxh3_64_intdigest(data), *numbers)[:_COVERED] + data
 
 
 def _decode(data: bytes, max_body: int) -> Entry:
-    lengths = _read_prefix(data, max_body)
-    canonical = _PREFIX.size + lengths.block
-    fields = canonical + lengths.canonical
-    body = fields + lengths.fields
-    stamp, created, lifetime, tags, status, vary, flags = _read_block(data[_PREFIX.size : canonical])
+    # One call for each check would be felt: every hit of a lower tier comes through here.
+    if len(data) < _PREFIX.size:
+        raise _BrokenError("too short")
+    magic, version, checksum, compression, lines, block, canonical, fields, body, plain = _PREFIX.unpack_from(data)
+    if magic != _MAGIC:
+        raise _BrokenError("not an entry")
+    if version != _VERSION:
+        raise _BrokenError("another version")
+    _check_bounds(compression, block, fields, body, plain, max_body)
+    canonical_at = _PREFIX.size + block
+    fields_at = canonical_at + canonical
+    body_at = fields_at + fields
+    if len(data) != body_at + body:
+        raise _BrokenError("wrong length")
+    if checksum != xxh3_64_intdigest(memoryview(data)[_COVERED:]):
+        raise _BrokenError("wrong checksum")
+    stamp, created, lifetime, tags, status, vary, flags = _read_block(data[_PREFIX.size : canonical_at])
     return Entry(
         stamp,
         created,
         lifetime,
-        data[canonical:fields],
+        data[canonical_at:fields_at],
         tags,
         status,
-        _read_lines(data[fields:body], lengths.lines),
-        data[body:] if lengths.compression == _PLAIN else _inflated(data[body:], lengths.plain),
+        _read_lines(data[fields_at:body_at], lines),
+        data[body_at:] if compression == _PLAIN else _inflated(data[body_at:], plain),
         vary,
         flags,
     )
 
 
-def _read_prefix(data: bytes, max_body: int) -> _Lengths:
-    if len(data) < _PREFIX.size:
-        raise _BrokenError("too short")
-    magic, version, checksum, *numbers = _PREFIX.unpack_from(data)
-    if magic != _MAGIC:
-        raise _BrokenError("not an entry")
-    if version != _VERSION:
-        raise _BrokenError("another version")
-    lengths = _Lengths._make(numbers)
-    _check_bounds(lengths, max_body)
-    if len(data) != _PREFIX.size + lengths.block + lengths.canonical + lengths.fields + lengths.body:
-        raise _BrokenError("wrong length")
-    if checksum != xxh3_64_intdigest(memoryview(data)[_COVERED:]):
-        raise _BrokenError("wrong checksum")
-    return lengths
-
-
-def _check_bounds(lengths: _Lengths, max_body: int) -> None:
-    if lengths.block > MAX_BLOCK:
+def _check_bounds(compression: int, block: int, fields: int, body: int, plain: int, max_body: int) -> None:
+    """Check what the prefix says: a kind of compression, and lengths in bytes; `plain` is that of the inflated body."""
+    if block > MAX_BLOCK:
         raise _BrokenError("header block too long")
-    if lengths.fields > MAX_LINES:
+    if fields > MAX_LINES:
         raise _BrokenError("field lines too long")
-    if lengths.plain > max_body:
+    if plain > max_body:
         raise _BrokenError("body too long")
-    if lengths.compression == _PLAIN:
-        consistent = lengths.body == lengths.plain
-    elif lengths.compression == _DEFLATE:
-        consistent = lengths.body < lengths.plain
+    if compression == _PLAIN:
+        consistent = body == plain
+    elif compression == _DEFLATE:
+        consistent = body < plain
     else:
         raise _BrokenError("unknown compression")
     if not consistent:
@@ -208,15 +179,11 @@ def _read_block(block: bytes) -> _Block:
         raise _BrokenError("impossible status")
     if type(flags) is not int or flags not in _FLAGS:
         raise _BrokenError("unknown flags")
-    if not _are_texts(tags) or not _are_texts(vary):
+    if type(tags) is not list or type(vary) is not list or not _ONLY_TEXTS.issuperset(map(type, tags + vary)):
         raise _BrokenError("malformed tags")
     if len(tags) > MAX_TAGS:
         raise _BrokenError("too many tags")
-    return _Block(Stamp(epoch, position), created, lifetime, tuple(tags), status, tuple(vary), _FLAGS[flags])
-
-
-def _are_texts(items: object) -> bool:
-    return type(items) is list and {str}.issuperset(map(type, items))
+    return Stamp(epoch, position), created, lifetime, tuple(tags), status, tuple(vary), _FLAGS[flags]
 
 
 def _write_lines(headers: tuple[Header, ...]) -> bytes:

@@ -141,12 +141,14 @@ class Engine:
 
         A stale one is returned only where no tier has a fresh one: another worker may have made it anew.
         """
-        held = place.bucket.get(key, self.clock.monotonic())
-        found = None if held is None else await self._judged(Found(held, "L1"), place, canonical)
+        found = None
+        if key in place.bucket:  # most who ask have looked, and found nothing; a miss costs more than this
+            held = place.bucket.get(key, self.clock.monotonic())
+            found = None if held is None else await self._judged(Found(held, "L1"), place, canonical)
         stack = self.stack
         if stack is None or (found is not None and not found.stale):
             return found
-        read = await self._reads.read(key, lambda: self._read(stack, place, key, canonical))
+        read = await self._reads.read(key, self._read, stack, place, key, canonical)
         # A read may be shared by requests that arrived while it was under way, so each judges what it gets (I6).
         lower = None if read is None else await self._judged(read, place, canonical)
         return found if found is not None and (lower is None or lower.stale) else lower
@@ -154,7 +156,10 @@ class Engine:
     async def _judged(self, found: Found, place: Place, canonical: bytes) -> Found | None:
         if found.entry.canonical != canonical:
             return None
-        verdict = await self.invalidation.judge(found.entry, strict=place.policy.verify)
+        strict = place.policy.verify
+        if not strict and self.invalidation.current(found.entry):
+            return found
+        verdict = await self.invalidation.judge(found.entry, strict=strict)
         if verdict is Verdict.INVALID:
             return None
         return found._replace(stale=True) if verdict is Verdict.STALE else found
@@ -165,7 +170,9 @@ class Engine:
         if located is None or located[0].canonical != canonical:
             return None
         entry, tier = located
-        if not self._timed(entry, place.policy) or await self.invalidation.judge(entry) is Verdict.INVALID:
+        if not self._timed(entry, place.policy):
+            return None
+        if not self.invalidation.current(entry) and await self.invalidation.judge(entry) is Verdict.INVALID:
             return None
         if kept != self._kept:
             since = place.bucket.get(key, self.clock.monotonic())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from asgi_tiercache.http.structured import serialise_text
 
 _REASONS = frozenset({"bypass", "method", "uri-miss", "vary-miss", "miss", "request", "stale", "partial"})
@@ -42,5 +44,6 @@ def forward(reason: str, *, stored: bool = False, collapsed: bool = False, detai
     return f"tiercache; fwd={reason}{flags}{_detail(detail)}".encode("ascii")
 
 
+@lru_cache(maxsize=64)  # tiers and reasons: a few
 def _detail(detail: str) -> str:
     return f"; detail={serialise_text(detail)}" if detail else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -154,7 +154,7 @@ class TierCacheMiddleware:
                 await send({"type": "http.response.body", "body": entry.body})
             route.hit(now)
 
-    async def _respond(
+    def _respond(
         self,
         route: Route,
         choice: Choice,
@@ -163,12 +163,11 @@ class TierCacheMiddleware:
         receive: Receive,
         send: Send,
         body: bytes = b"",
-    ) -> None:
+    ) -> Awaitable[None]:
         if not _on_asyncio():
-            await self._pass_by(route, "event-loop", scope, replay(body, receive) if body else receive, send)
-            return
+            return self._pass_by(route, "event-loop", scope, replay(body, receive) if body else receive, send)
         request = Request(scope, key, choice.path_params, demands_of(route, scope))
-        await Responder(self._engine, self._below, route, request, receive, send, body=body).respond()
+        return Responder(self._engine, self._below, route, request, receive, send, body=body).respond()
 
     # ---- ways past the cache ----
 

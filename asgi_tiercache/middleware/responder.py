@@ -60,9 +60,10 @@ class Responder:
 
     async def respond(self) -> None:
         """Answer the request, one way or another."""
-        self._trust = await self._engine.trust(self._route.policy)
-        if self._trust is Trust.LAPSED:
-            return await self.pass_by("unverified")
+        if self._started >= self._engine.lease.attention_at:
+            self._trust = await self._engine.trust(self._route.policy)
+            if self._trust is Trust.LAPSED:
+                return await self.pass_by("unverified")
         found = await self._look_up()
         if found is not None:
             if found.stale:

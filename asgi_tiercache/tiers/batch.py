@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -15,17 +16,20 @@ _Waiter = asyncio.Future[bytes | None]
 
 
 class Batched(Tier):
-    """`tier`, with `get(key)` calls of one event-loop tick collected into one `get_many`.
+    """`tier`, with the `get(key)` calls that come together collected into one `get_many`.
 
-    A caller that stays alone in its tick asks the tier itself; where several meet, a task asks for them, so that a
-    caller that is cancelled disturbs no other.
+    A caller that finds no other's read under way on its loop asks the tier itself, at once: alone, it waits for nobody.
+    Those who come while that read is under way join the batch of their tick. A task asks for a batch, so that a caller
+    that is cancelled disturbs no other.
     """
 
     def __init__(self, tier: Tier) -> None:
         self.name = tier.name
         self._tier = tier
+        self._busy: dict[asyncio.AbstractEventLoop, int] = {}
+        """Loops on which a caller is not alone: one is asking the tier itself, or more are expected."""
         self._open: dict[asyncio.AbstractEventLoop, dict[str, list[_Waiter]]] = {}
-        """Per loop, who joined the tick that is being collected; absent between ticks."""
+        """Per loop, the batch that can still be joined; absent where none is."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def get(self, key: str) -> bytes | None:
@@ -35,22 +39,23 @@ class Batched(Tier):
             TierError: the tier failed; never, if it is a guarded one.
         """
         loop = asyncio.get_running_loop()
-        waiters = self._open.get(loop)
-        if waiters is not None:
-            return await _join(waiters, key)
-        waiters = self._open[loop] = {}
+        if loop in self._busy:
+            return await self._join(loop, key)
+        self._busy[loop] = 1
         try:
-            await asyncio.sleep(0)  # let whoever is ready in this tick join
-        except asyncio.CancelledError:
-            self._send(waiters)
-            raise
-        finally:
-            del self._open[loop]
-        if not waiters:
             return (await self._tier.get_many((key,)))[0]
-        answer = _join(waiters, key)
-        self._send(waiters)
-        return await answer
+        finally:
+            self._leave(loop)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A context for several calls of `get`: none of them goes ahead of the others."""
+        loop = asyncio.get_running_loop()
+        self._busy[loop] = self._busy.get(loop, 0) + 1
+        try:
+            yield
+        finally:
+            self._leave(loop)
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The bytes under each key, in the order asked."""
@@ -78,10 +83,27 @@ class Batched(Tier):
     def __repr__(self) -> str:
         return f"<Batched {self._tier!r}>"
 
-    def _send(self, waiters: dict[str, list[_Waiter]]) -> None:
-        """Start the tasks that answer `waiters`."""
+    def _join(self, loop: asyncio.AbstractEventLoop, key: str) -> _Waiter:
+        waiters = self._open.get(loop)
+        if waiters is None:
+            waiters = self._open[loop] = {}
+            loop.call_soon(self._send, loop)  # once whoever is ready in this tick has joined
+        waiter: _Waiter = loop.create_future()
+        waiters.setdefault(key, []).append(waiter)
+        return waiter
+
+    def _leave(self, loop: asyncio.AbstractEventLoop) -> None:
+        left = self._busy[loop] - 1
+        if left:
+            self._busy[loop] = left
+        else:
+            del self._busy[loop]
+
+    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close the batch, and start the tasks that ask for it."""
+        waiters = self._open.pop(loop)
         for keys in _parts(waiters):
-            task = asyncio.get_running_loop().create_task(self._answer({key: waiters[key] for key in keys}))
+            task = loop.create_task(self._answer({key: waiters[key] for key in keys}))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -99,12 +121,6 @@ class Batched(Tier):
             for data, those in zip(found, waiters.values(), strict=True):
                 for waiter in _waiting([those]):
                     waiter.set_result(data)
-
-
-def _join(waiters: dict[str, list[_Waiter]], key: str) -> _Waiter:
-    waiter: _Waiter = asyncio.get_running_loop().create_future()
-    waiters.setdefault(key, []).append(waiter)
-    return waiter
 
 
 def _waiting(groups: Iterable[list[_Waiter]]) -> Iterator[_Waiter]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import BreakerChanged, Signals, TierFailed
@@ -14,6 +14,7 @@ from asgi_tiercache.tiers.loops import PerLoop
 from asgi_tiercache.types import Clock
 
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
 Probe = Callable[[], Awaitable[object]]
 
 FAILURES = 3
@@ -46,67 +47,73 @@ class Breaker:
         random: Callable[[], float] = random.random,
     ) -> None:
         self.tier = tier
-        self._deadline = Deadline(deadline)
+        self.deadline = Deadline(deadline)
+        """Limits each call."""
         self._clock = clock
         self._signals = signals
         self._random = random
-        self._open = False
-        self._failures = 0
+        self.is_open = False
+        """Whether calls are refused."""
+        self.failures = 0
+        """Calls that failed in a row; whoever makes a call sets it to 0 when that worked."""
         self._probes_failed = 0
         self._probe_at = 0.0
         self._probes: PerLoop[set[asyncio.Task[None]]] = PerLoop(set, _cancel)
 
     @property
-    def deadline(self) -> float:
-        """Seconds that a call may take."""
-        return self._deadline.seconds
-
-    @property
     def state(self) -> str:
         """`"open"`: calls are refused. `"closed"`: they are made."""
-        return "open" if self._open else "closed"
+        return "open" if self.is_open else "closed"
 
-    async def run(self, operation: str, call: Callable[[], Awaitable[T]], *, probe: Probe) -> T:
-        """What `call` returns.
+    async def run(self, operation: str, call: Callable[[*Args], Awaitable[T]], *args: *Args, probe: Probe) -> T:
+        """What `call(*args)` returns.
 
         Args:
             operation: Names the call in signals.
             call: The call itself; awaited under the deadline.
+            args: Handed to it.
             probe: Finds out whether the tier works again; run in the background, not on the caller's time.
 
         Raises:
             TierError: the breaker is open, or the call failed or took too long.
         """
-        if self._open:
-            self._consider(probe)
-            raise TierError(f"{self.tier}: not asked, it failed a moment ago")
+        if self.is_open:
+            raise self.refuse(probe)
         try:
-            with self._deadline.limit():
-                result = await call()
+            with self.deadline.limit():
+                result = await call(*args)
         except Exception as error:
-            # Every Exception: redis-py raises a bare RuntimeError on a dead uvloop transport, for one.
-            self._failed(operation, error)
-            if isinstance(error, TierError):
-                raise
-            raise TierError(f"{self.tier}: {describe(error)}") from error
-        self._failures = 0
+            raise self.failed(operation, error) from error
+        self.failures = 0
         return result
+
+    # What `run` is made of, for a caller who is felt in every hit of a lower tier.
+
+    def refuse(self, probe: Probe) -> TierError:
+        """What a call gets while the breaker is open; starts `probe` if it is time for one."""
+        self._consider(probe)
+        return TierError(f"{self.tier}: not asked, it failed a moment ago")
+
+    def failed(self, operation: str, error: Exception) -> TierError:
+        """Count a call that raised `error`; returns it as a `TierError`.
+
+        Every Exception counts: redis-py raises a bare RuntimeError on a dead uvloop transport, for one.
+        """
+        self._signals.emit(TierFailed(self.tier, operation, describe(error)))
+        self.failures += 1
+        if not self.is_open and (self.failures >= FAILURES or isinstance(error, TimeoutError)):
+            self.is_open = True
+            self._probes_failed = 0
+            self._back_off()
+            self._signals.emit(BreakerChanged(self.tier, "open"))
+        return error if isinstance(error, TierError) else TierError(f"{self.tier}: {describe(error)}")
 
     async def aclose(self) -> None:
         """End the running loop's probes."""
         await self._probes.aclose()
 
     def __repr__(self) -> str:
-        return f"<Breaker {self.tier}: {self.state}, {self._failures} failures in a row>"
-
-    def _failed(self, operation: str, error: Exception) -> None:
-        self._signals.emit(TierFailed(self.tier, operation, describe(error)))
-        self._failures += 1
-        if not self._open and (self._failures >= FAILURES or isinstance(error, TimeoutError)):
-            self._open = True
-            self._probes_failed = 0
-            self._back_off()
-            self._signals.emit(BreakerChanged(self.tier, "open"))
+        return f"<Breaker {self.tier}: {self.state}, {self.failures} failures in a row>"
 
     def _back_off(self) -> None:
         """Put the next probe off, by half to the whole of a time that doubles: workers must not come back in step."""
@@ -119,7 +126,7 @@ class Breaker:
         if now < self._probe_at:
             return
         # No other probe while this one may run, but no longer: its loop may end and take it along.
-        self._probe_at = now + self.deadline
+        self._probe_at = now + self.deadline.seconds
         try:
             probes = self._probes.get()
         except RuntimeError:
@@ -130,7 +137,7 @@ class Breaker:
 
     async def _probe(self, probe: Probe) -> None:
         try:
-            with self._deadline.limit():
+            with self.deadline.limit():
                 await probe()
         except Exception as error:
             self._probes_failed = min(self._probes_failed + 1, 16)
@@ -140,9 +147,9 @@ class Breaker:
             self._recovered()
 
     def _recovered(self) -> None:
-        self._failures = 0
-        if self._open:
-            self._open = False
+        self.failures = 0
+        if self.is_open:
+            self.is_open = False
             self._signals.emit(BreakerChanged(self.tier, "closed"))
 
 

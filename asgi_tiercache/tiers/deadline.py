@@ -38,43 +38,34 @@ class _Calls:
     """The calls of one event loop that are under way, the oldest first."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._loop = asyncio.get_running_loop()
-        self._under_way: dict[_Limit, float] = {}
-        self._timer_due: float | None = None
+        self.seconds = seconds
+        self.loop = asyncio.get_running_loop()
+        self.under_way: dict[_Limit, float] = {}
+        self.timer_due: float | None = None
         self._excused = False
 
-    def begin(self, limit: _Limit) -> None:
-        due = self._under_way[limit] = self._loop.time() + self._seconds
-        if self._timer_due is None:
-            self._wait_until(due)
-
-    def end(self, limit: _Limit) -> None:
-        # The timer stays, for the next call most likely comes before it goes off.
-        self._under_way.pop(limit, None)
-
-    def _wait_until(self, due: float) -> None:
-        self._timer_due = due
-        self._loop.call_at(due, self._timer)
+    def wait_until(self, due: float) -> None:
+        self.timer_due = due
+        self.loop.call_at(due, self._timer)
 
     def _timer(self) -> None:
         """End what is due, and wait for the next."""
-        assert self._timer_due is not None
-        now = self._loop.time()
+        assert self.timer_due is not None
+        now = self.loop.time()
         # Where a handler blocked the loop, answers that came in time lie unread: let them be read first. But once
         # only, since a loop may be slow all the time.
-        self._excused = not self._excused and now > self._timer_due + HELD_UP
+        self._excused = not self._excused and now > self.timer_due + HELD_UP
         if self._excused:
-            self._wait_until(now + HELD_UP / 2)
+            self.wait_until(now + HELD_UP / 2)
             return
         self._expire(now)
-        self._timer_due = None
-        if self._under_way:
-            self._wait_until(next(iter(self._under_way.values())))
+        self.timer_due = None
+        if self.under_way:
+            self.wait_until(next(iter(self.under_way.values())))
 
     def _expire(self, now: float) -> None:
-        for limit, _ in list(itertools.takewhile(lambda call: call[1] <= now, self._under_way.items())):
-            del self._under_way[limit]
+        for limit, _ in list(itertools.takewhile(lambda call: call[1] <= now, self.under_way.items())):
+            del self.under_way[limit]
             limit.expire()
 
 
@@ -84,11 +75,7 @@ class _Limit:
     __slots__ = ("_calls", "_cancelling", "_expired", "_task")
 
     def __init__(self, calls: _Calls) -> None:
-        task = asyncio.current_task()
-        assert task is not None
         self._calls = calls
-        self._task = task
-        self._cancelling = task.cancelling()
         self._expired = False
 
     def expire(self) -> None:
@@ -96,10 +83,18 @@ class _Limit:
         self._task.cancel()
 
     def __enter__(self) -> None:
-        self._calls.begin(self)
+        calls = self._calls
+        task = asyncio.current_task(calls.loop)
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        due = calls.under_way[self] = calls.loop.time() + calls.seconds
+        if calls.timer_due is None:
+            calls.wait_until(due)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._calls.end(self)
+        # The timer stays, for the next call most likely comes before it goes off.
+        self._calls.under_way.pop(self, None)
         # Somebody else may have cancelled the task, too; then that is what goes on.
         if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error

@@ -33,11 +33,8 @@ class Bucket:
         """The entry under `key` that is of use at `now`, a point of the monotonic clock; one past that is dropped."""
         # Also reading moves the key in the eviction order, hence the lock.
         with self._lock:
-            try:
-                entry = self._cache[key]
-            except KeyError:
-                return None
-            if now < entry.expires:
+            entry: Entry | None = self._cache[key]
+            if entry is None or now < entry.expires:
                 return entry
             del self._cache[key]
             return None
@@ -74,6 +71,9 @@ class Bucket:
     def bytes(self) -> int:
         """Bytes held, the estimated overhead included."""
         return int(self._cache.currsize)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._cache
 
     def __len__(self) -> int:
         return len(self._cache)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -51,7 +51,7 @@ class RedisLink:
         # redis-py's pool raises where it has no connection left; a moment's wait under the deadline is better.
         self._slots = PerLoop(lambda: asyncio.Semaphore(MAX_AT_ONCE))
         self._clients = PerLoop(self._connect, _disconnect)
-        self._kept = PerLoop(lambda: KeptConnections(self.client().connection_pool))
+        self._kept = PerLoop(lambda: KeptConnections(self.client(), limit=MAX_AT_ONCE))
 
     def client(self) -> Redis:
         """The client of the running event loop; closed with the loop, if not before.
@@ -63,19 +63,27 @@ class RedisLink:
 
     @property
     def slot(self) -> asyncio.Semaphore:
-        """Held around each operation on the running loop, so that they never outnumber the connections."""
+        """Held around each operation of the client, so that they never outnumber the connections of its pool."""
         return self._slots.get()
 
-    async def ask(self, *command: bytes) -> Any:
+    def ask(self, *command: bytes) -> Awaitable[Any]:
         """The reply to `command`, on the shortest way: past the pool, unless the client was given with one of its own.
+
+        Takes a `slot` where it needs one.
 
         Raises:
             RedisError: the server refused the command, or the connection failed.
         """
-        if self._given is not None:
-            client: Any = self._given
+        if self._given is None:
+            kept = self._kept.get()
+            if kept.available:
+                return kept.ask(*command)
+        return self._ask_client(command)
+
+    async def _ask_client(self, command: tuple[bytes, ...]) -> Any:
+        client: Any = self.client()
+        async with self.slot:
             return await client.execute_command(*command)
-        return await self._kept.get().ask(*command)
 
     async def aclose(self) -> None:
         """Close the running loop's client. One is made anew when it is asked for again."""
@@ -108,11 +116,10 @@ class RedisTier(Tier):
         if not keys:
             return []
         try:  # as in `_translated`, which would cost every hit a microsecond more
-            async with self._link.slot:
-                if len(keys) == 1:
-                    return [await self._link.ask(b"GET", self._key(keys[0]))]
-                found: list[bytes | None] = await self._link.ask(b"MGET", *map(self._key, keys))
-                return found
+            if len(keys) == 1:
+                return [await self._link.ask(b"GET", self._key(keys[0]))]
+            found: list[bytes | None] = await self._link.ask(b"MGET", *map(self._key, keys))
+            return found
         except Exception as error:
             raise TierError(f"{self.name}: {describe(error)}") from error
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from asgi_tiercache.codec.entries import Rejected, decode, encode
 from asgi_tiercache.signals import EntryRejected, Signals
@@ -73,6 +74,14 @@ class Stack:
                     self._promote(depth, key, data, entry)
                     found[key] = entry, level.name
         return [found.get(key) for key in keys]
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A context for several calls of `get` at the same time: each tier is asked once for all of them."""
+        with contextlib.ExitStack() as contexts:
+            for level in self._levels:
+                contexts.enter_context(level.reads.together())
+            yield
 
     def put(self, key: str, entry: Entry, *, compress: bool, ttl: float) -> None:
         """Queue `entry` for every tier; returns at once.

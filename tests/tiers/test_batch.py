@@ -20,9 +20,15 @@ def filled(*keys: str) -> ScriptedTier:
 
 
 def gets(tier: ScriptedTier, keys: Sequence[str]) -> list[bytes | None]:
+    """What callers get who all come in one tick; the tier answers later, as one does that has to be waited for."""
+
     async def body() -> list[bytes | None]:
         batched = Batched(tier)
-        return await asyncio.gather(*(batched.get(key) for key in keys))
+        tier.hang()
+        callers = [asyncio.create_task(batched.get(key)) for key in keys]
+        await ticks(3)
+        tier.go_on()
+        return await asyncio.gather(*callers)
 
     return asyncio.run(body())
 
@@ -44,16 +50,57 @@ def test_one_caller_gets_its_key_and_no_task_is_made_for_it() -> None:
     asyncio.run(body())
 
 
-def test_calls_of_one_tick_become_one_read() -> None:
-    tier = filled("a", "c")
-    assert gets(tier, ["a", "b", "c"]) == [b"a", None, b"c"]
-    assert [sorted(keys) for keys in tier.reads] == [["a", "b", "c"]]
-
-
-def test_the_same_key_is_asked_once() -> None:
+def test_a_lone_caller_is_not_held_up_by_a_turn_of_the_loop() -> None:
     tier = filled("a")
-    assert gets(tier, ["a", "a", "b", "a"]) == [b"a", b"a", None, b"a"]
-    assert [sorted(keys) for keys in tier.reads] == [["a", "b"]]
+
+    async def body() -> None:
+        with pytest.raises(StopIteration) as answer:
+            Batched(tier).get("a").send(None)
+        assert answer.value.value == b"a"
+
+    asyncio.run(body())
+
+
+def test_of_the_calls_of_one_tick_the_first_is_sent_at_once_and_the_others_together() -> None:
+    tier = filled("a", "c")
+    assert gets(tier, ["a", "b", "c", "d"]) == [b"a", None, b"c", None]
+    assert [sorted(keys) for keys in tier.reads] == [["a"], ["b", "c", "d"]]
+
+
+def test_calls_made_together_are_one_read_even_of_a_tier_that_answers_at_once() -> None:
+    tier = filled("a", "b", "c")
+
+    async def body() -> list[bytes | None]:
+        batched = Batched(tier)
+        with batched.together():
+            found = await asyncio.gather(*(batched.get(key) for key in "abc"))
+        assert await batched.get("a") == b"a"
+        return found
+
+    assert asyncio.run(body()) == [b"a", b"b", b"c"]
+    assert [sorted(keys) for keys in tier.reads] == [["a", "b", "c"], ["a"]]
+
+
+def test_a_batch_asks_for_the_same_key_once() -> None:
+    tier = filled("a", "b")
+    assert gets(tier, ["b", "a", "a", "c", "a"]) == [b"b", b"a", b"a", None, b"a"]
+    assert [sorted(keys) for keys in tier.reads] == [["b"], ["a", "c"]]
+
+
+def test_a_caller_who_comes_after_a_batch_was_sent_waits_for_no_answer_but_its_own() -> None:
+    tier = filled("a", "b", "c")
+
+    async def body() -> None:
+        batched = Batched(tier)
+        tier.hang()
+        stuck = [asyncio.create_task(batched.get(key)) for key in "ab"]
+        await ticks(3)
+        assert tier.reads == [("a",), ("b",)]
+        tier.go_on()
+        assert await batched.get("c") == b"c"
+        await asyncio.gather(*stuck)
+
+    asyncio.run(body())
 
 
 def test_calls_of_different_ticks_do_not_wait_for_each_other() -> None:
@@ -76,7 +123,7 @@ def test_more_keys_than_one_call_takes_are_split() -> None:
     keys = [str(number) for number in range(MAX_KEYS + 10)]
     tier = filled(*keys)
     assert gets(tier, keys) == [key.encode() for key in keys]
-    assert sorted(map(len, tier.reads)) == [10, MAX_KEYS]
+    assert sorted(map(len, tier.reads)) == [1, 9, MAX_KEYS]
 
 
 def test_a_list_of_keys_is_split_likewise_and_keeps_its_order() -> None:
@@ -86,7 +133,7 @@ def test_a_list_of_keys_is_split_likewise_and_keeps_its_order() -> None:
     assert sorted(map(len, tier.reads)) == [1, MAX_KEYS, MAX_KEYS]
 
 
-@pytest.mark.parametrize("cancelled", [{0}, {1}, {2}, {0, 1}, {1, 2}, {0, 2}])
+@pytest.mark.parametrize("cancelled", [{0}, {1}, {2}, {3}, {0, 1}, {1, 2}, {0, 2}, {1, 2, 3}])
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_who_is_cancelled_disturbs_no_other(cancelled: set[int], after: int) -> None:
     tier = filled("a", "b")
@@ -94,7 +141,7 @@ def test_who_is_cancelled_disturbs_no_other(cancelled: set[int], after: int) -> 
     async def body() -> list[bytes | BaseException | None]:
         batched = Batched(tier)
         tier.hang()
-        callers = [asyncio.create_task(batched.get(key)) for key in ("a", "b", "a")]
+        callers = [asyncio.create_task(batched.get(key)) for key in ("a", "b", "a", "b")]
         await ticks(after)
         for number in cancelled:
             callers[number].cancel()
@@ -104,7 +151,7 @@ def test_who_is_cancelled_disturbs_no_other(cancelled: set[int], after: int) -> 
             return await asyncio.gather(*callers, return_exceptions=True)
 
     outcomes = asyncio.run(body())
-    for number, (outcome, data) in enumerate(zip(outcomes, (b"a", b"b", b"a"), strict=True)):
+    for number, (outcome, data) in enumerate(zip(outcomes, (b"a", b"b", b"a", b"b"), strict=True)):
         assert isinstance(outcome, asyncio.CancelledError) if number in cancelled else outcome == data
 
 
@@ -124,6 +171,7 @@ def test_a_read_that_is_cancelled_from_within_leaves_no_caller_waiting() -> None
 
     async def body() -> None:
         async def get_many(keys: Sequence[str]) -> list[bytes | None]:
+            await ticks(2)
             raise asyncio.CancelledError
 
         tier.get_many = get_many  # type: ignore[method-assign]
@@ -148,13 +196,15 @@ def test_a_read_under_way_survives_garbage_collection() -> None:
 
         tier.get_many = get_many  # type: ignore[method-assign]
         batched = Batched(tier)
-        callers = asyncio.gather(*(batched.get("a") for _ in range(2)))
+        callers = asyncio.gather(*(batched.get("a") for _ in range(3)))
         await ticks(3)
         gc.collect()
-        answer = answers[0]()
-        assert answer is not None
-        answer.set_result([b"1"])
-        assert await callers == [b"1", b"1"]
+        assert len(answers) == 2
+        for reference in answers:
+            answer = reference()
+            assert answer is not None
+            answer.set_result([b"1"])
+        assert await callers == [b"1"] * 3
 
     asyncio.run(body())
 
@@ -164,24 +214,29 @@ def test_it_serves_one_loop_after_another() -> None:
     batched = Batched(tier)
 
     async def both() -> list[bytes | None]:
-        return list(await asyncio.gather(batched.get("a"), batched.get("b")))
+        tier.hang()
+        callers = asyncio.gather(batched.get("a"), batched.get("b"))
+        await ticks(3)
+        tier.go_on()
+        return list(await callers)
 
     assert asyncio.run(both()) == asyncio.run(both()) == [b"a", b"b"]
-    assert batched._open == {}
+    assert (batched._busy, batched._open) == ({}, {})
 
 
-def test_a_loop_that_ends_while_callers_wait_leaves_nothing_behind() -> None:
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_loop_that_ends_while_callers_wait_leaves_nothing_behind(turns: int) -> None:
     tier = filled("a", "b")
     batched = Batched(tier)
 
     async def leaves() -> None:
         tier.hang()
-        callers = [asyncio.create_task(batched.get(key)) for key in "ab"]
-        await ticks(3)
+        callers = [asyncio.create_task(batched.get(key)) for key in "aba"]
+        await ticks(turns)
         assert not any(caller.done() for caller in callers)
 
     asyncio.run(leaves())
-    assert (batched._open, batched._tasks) == ({}, set())
+    assert (batched._busy, batched._open, batched._tasks) == ({}, {}, set())
 
 
 def test_writing_deleting_and_closing_go_through() -> None:
