@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.invalidation.log import Answer, Appended
 from asgi_tiercache.tiers.breaker import Breaker, describe
+from asgi_tiercache.tiers.clients import Script
 from asgi_tiercache.tiers.redis import RedisLink
 
 T = TypeVar("T")
@@ -32,10 +33,10 @@ end
 local clock = redis.call('HGET', control, 'clock')
 """
 
-_OPEN = _CONTROL + "return {epoch, clock, redis.call('HGET', control, 'floor')}"
+_OPEN = Script(_CONTROL + "return {epoch, clock, redis.call('HGET', control, 'floor')}")
 
 # The id follows Redis's own clock, but never falls behind the last one, even if that clock or the stream was set back.
-_APPEND = (
+_APPEND = Script(
     _CONTROL
     + """
 local time = redis.call('TIME')
@@ -102,13 +103,11 @@ class RedisLog:
         return Appended(_text(epoch), _position(id_), _position(previous))
 
     async def _hmget(self, fields: list[bytes]) -> list[Any]:
-        async with self._link.slot:
-            found: list[Any] = await self._link.client().hmget(self._keys[0], fields)
+        found: list[Any] = await self._link.command("HMGET", self._keys[0], *fields)
         return found
 
-    async def _eval(self, script: str, *arguments: str | int | bytes) -> list[Any]:
-        async with self._link.slot:
-            answer: list[Any] = await self._link.client().register_script(script)(keys=self._keys, args=arguments)
+    async def _eval(self, script: Script, *arguments: str | int | bytes) -> list[Any]:
+        answer: list[Any] = await self._link.evaluate(script, self._keys, arguments)
         return answer
 
     async def _run(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
@@ -119,8 +118,8 @@ class RedisLog:
         except Exception as error:
             raise TierError(f"{self!r}: {describe(error)}") from error
 
-    async def _ping(self) -> object:
-        return await self._link.client().ping()
+    async def _ping(self) -> None:
+        await self._link.ping()
 
 
 def _bytes(tag: str) -> bytes:
