@@ -17,7 +17,7 @@ from redis.credentials import CredentialProvider
 from redis.maint_notifications import MaintNotificationsConfig
 
 from asgi_tiercache.errors import ConfigError
-from asgi_tiercache.tiers.clients import Client, ClusterClient, MasterPool, SingleClient
+from asgi_tiercache.tiers.clients import Client, ClusterClient, MasterPool, SentinelClient, SingleClient
 
 Make = Callable[[], Client]
 
@@ -116,9 +116,9 @@ def _sentinel(url: str, extra: dict[str, Any]) -> Make:
     options = {**options, **_settings(ConnectionPool)}
     hosts = _hosts(parts.netloc, 26379)
 
-    def make() -> SingleClient:
+    def make() -> SentinelClient:
         sentinel = _Sentinel(hosts, sentinel_kwargs=asking)
-        return SingleClient(Redis.from_pool(_MasterPool(service, sentinel, **options)), sentinel=sentinel)
+        return SentinelClient(Redis.from_pool(_MasterPool(service, sentinel, **options)))
 
     make().redis.connection_pool.make_connection()
     return make

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -9,13 +11,14 @@ from typing import Any
 
 from redis.asyncio import RedisCluster
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AskError,
     ClusterDownError,
     ConnectionError,
     MovedError,
+    RedisError,
     SlotNotCoveredError,
     TimeoutError,
     TryAgainError,
@@ -28,6 +31,11 @@ ASTRAY = (ConnectionError, TimeoutError, MovedError, ClusterDownError, SlotNotCo
 """What a command meets in a cluster whose slots are not where this client believes them to be."""
 MIGRATING = (AskError, TryAgainError)
 """What it meets while its slot moves: a matter of this key alone."""
+
+LOOK_EVERY = 1.0
+"""Seconds after which Sentinel is asked again who is the master."""
+LOOK_AT_MOST = 0.15
+"""Seconds that this may hold a command up."""
 
 
 class Script:
@@ -122,21 +130,17 @@ class Client(ABC):
 
 
 class SingleClient(Client):
-    """One server, or the one that Sentinel names at the time.
+    """One server.
 
     Args:
         redis: redis-py's client.
-        sentinel: Whose clients end with this one.
         given: Whether somebody else closes `redis`.
     """
 
-    def __init__(self, redis: Any, *, sentinel: Sentinel | None = None, given: bool = False) -> None:
+    def __init__(self, redis: Any, *, given: bool = False) -> None:
         self.redis = redis
-        self._sentinel = sentinel
         self._given = given
         self._own = OwnConnections(redis.connection_pool.make_connection, redis.parse_response)
-        if isinstance(redis.connection_pool, MasterPool):
-            redis.connection_pool.on_move = self._own.aclose
 
     async def command(self, *command: Argument, key: Argument | None = None) -> Any:
         return await self.redis.execute_command(*command)
@@ -162,21 +166,15 @@ class SingleClient(Client):
             yield keys
 
     async def ping(self) -> None:
-        pool = self.redis.connection_pool
-        if hasattr(pool, "get_master_address"):  # asks Sentinel; a master that hangs would not name its successor
-            await pool.get_master_address()
         await self.redis.execute_command("PING")
 
     async def aclose(self) -> None:
         await self._own.aclose()
-        if self._given:
-            return
-        await self.redis.aclose()
-        for sentinel in self._sentinel.sentinels if self._sentinel else ():
-            await sentinel.aclose()
+        if not self._given:
+            await self.redis.aclose()
 
     def __repr__(self) -> str:
-        return f"<SingleClient {self.redis.connection_pool!r}>"
+        return f"<{type(self).__name__} {self.redis.connection_pool!r}>"
 
 
 class MasterPool(SentinelConnectionPool):
@@ -197,6 +195,52 @@ class MasterPool(SentinelConnectionPool):
             if self.on_move is not None:
                 await self.on_move()
         return address
+
+
+class SentinelClient(SingleClient):
+    """The master that Sentinel names.
+
+    A master that was cut off, or replaced and not told, would go on answering as if nothing had been invalidated
+    since. So Sentinel is asked again before commands, each second; reads past the pool profit from what it says.
+    """
+
+    def __init__(self, redis: Any, *, given: bool = False) -> None:
+        super().__init__(redis, given=given)
+        self._looked_at = 0.0
+        if isinstance(redis.connection_pool, MasterPool):
+            redis.connection_pool.on_move = self._own.aclose
+
+    async def command(self, *command: Argument, key: Argument | None = None) -> Any:
+        await self._look()
+        return await super().command(*command)
+
+    async def together(self, commands: Sequence[Command], key: Argument) -> list[Any]:
+        await self._look()
+        return await super().together(commands, key)
+
+    async def blocking(self, *command: Argument, key: Argument) -> Any:
+        await self._look()
+        return await super().blocking(*command, key=key)
+
+    async def ping(self) -> None:
+        # A master that hangs would not name its successor.
+        await self.redis.connection_pool.get_master_address()
+        await super().ping()
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        if not self._given:
+            for sentinel in self.redis.connection_pool.sentinel_manager.sentinels:
+                await sentinel.aclose()
+
+    async def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._looked_at + LOOK_EVERY:
+            return
+        self._looked_at = now
+        with contextlib.suppress(RedisError, OSError):  # TimeoutError included: the master may be well without Sentinel
+            async with asyncio.timeout(LOOK_AT_MOST):
+                await self.redis.connection_pool.get_master_address()
 
 
 class ClusterClient(Client):
