@@ -17,6 +17,7 @@ from tests.servers import RedisServer
 SLOTS = 16384
 SERVICE = "shop"
 
+_Connection: Any = redis.Connection
 Holds = Callable[[], bool]
 
 
@@ -151,12 +152,12 @@ class SentinelServers:
     def _informed(self, sentinel: RedisServer) -> bool:
         flat = ask(sentinel, "SENTINEL", "MASTER", SERVICE)
         state = dict(zip(flat[::2], flat[1::2], strict=True))
-        return state[b"num-other-sentinels"] == b"2" and state[b"num-slaves"] == b"2"
+        return (state[b"num-other-sentinels"], state[b"num-slaves"]) == (b"2", b"2")
 
 
 def ask(server: RedisServer, *command: Any) -> Any:
     """The reply of one server, as it is."""
-    connection = redis.Connection(host="127.0.0.1", port=server.port, protocol=2, socket_timeout=5)
+    connection: Any = _Connection(host="127.0.0.1", port=server.port, protocol=2, socket_timeout=5)
     try:
         connection.send_command(*command)
         return connection.read_response(disable_decoding=True)

@@ -260,6 +260,7 @@ class ClusterClient(Client):
         self._given = given
         self._own: dict[str, OwnConnections] = {}
         """By the name of the node."""
+        self._closed = False
 
     async def command(self, *command: Argument, key: Argument | None = None) -> Any:
         try:
@@ -310,6 +311,7 @@ class ClusterClient(Client):
         await self.redis.execute_command("PING", target_nodes=self.redis.get_primaries())
 
     async def aclose(self) -> None:
+        self._closed = True
         own, self._own = self._own, {}
         for connections in own.values():
             await connections.aclose()
@@ -364,6 +366,8 @@ class ClusterClient(Client):
 
     async def _refresh(self) -> None:
         """Ask where the slots are, each time another node first: the one asked last may hang."""
+        if self._closed:  # whoever was under way finds no connection any more, and must not make new ones
+            raise ConnectionError("the client was closed")
         nodes = self.redis.nodes_manager.startup_nodes
         first = next(iter(nodes), None)
         if first is not None:
