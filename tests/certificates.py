@@ -32,6 +32,11 @@ class Certificates:
             )
         )
 
+    @property
+    def option(self) -> str:
+        """What a client's URL says of the authority, after `?`."""
+        return f"ssl_ca_certs={self.authority}"
+
     def server_options(self) -> dict[str, str]:
         """What makes a Redis server speak TLS, and nothing else, on its port."""
         return {

@@ -35,7 +35,7 @@ def url(request: pytest.FixtureRequest) -> str:
     if kind == "tls":
         certificates: Certificates = request.getfixturevalue("certificates")
         server: RedisServer = request.getfixturevalue("tls_redis")
-        return f"rediss://127.0.0.1:{server.port}?ssl_ca_certs={certificates.authority}"
+        return f"rediss://127.0.0.1:{server.port}?{certificates.option}"
     fixture = {"server": "redis_server", "cluster": "redis_cluster", "sentinel": "redis_sentinels"}[kind]
     found: str = request.getfixturevalue(fixture).url
     return found
