@@ -64,7 +64,7 @@ class ClusterServers:
 
     def owner(self, key: str) -> RedisServer:
         """The primary that has the slot of `key`, as most of the nodes say."""
-        alive = [node for node in self.nodes if node.running]
+        alive = [node for node in self.nodes if node.answers]
         slot = ask(alive[0], "CLUSTER", "KEYSLOT", key)
         ports = [
             primary[1]

@@ -88,8 +88,13 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @pytest.fixture(scope="session")
 def tls_redis(certificates: Certificates) -> Iterator[RedisServer]:
     """A running server that speaks TLS alone."""
-    server = RedisServer(next(iter(BINARIES.values())), certificates.server_options())
-    try:
-        yield server.start()
-    finally:
-        server.close()
+    for binary in BINARIES.values():
+        server = RedisServer(binary, certificates.server_options())
+        try:
+            yield server.start()
+        except RuntimeError:
+            continue
+        finally:
+            server.close()
+        return
+    pytest.skip("no Redis here was built with TLS; that of Debian is (apt-get install redis-server)")

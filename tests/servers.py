@@ -42,6 +42,7 @@ class RedisServer:
         self.port = 0
         self._free_port = free_port or _free_port
         self._process: subprocess.Popen[str] | None = None
+        self._paused = False
         self._directory = tempfile.TemporaryDirectory(prefix="tiercache-redis-")
 
     @property
@@ -55,9 +56,9 @@ class RedisServer:
         return self._directory.name
 
     @property
-    def running(self) -> bool:
-        """Whether there is a process, though it may be paused."""
-        return self._process is not None
+    def answers(self) -> bool:
+        """Whether there is a process, and it is not paused."""
+        return self._process is not None and not self._paused
 
     def start(self) -> RedisServer:
         """Start the server and return when it accepts connections."""
@@ -84,10 +85,12 @@ class RedisServer:
     def pause(self) -> None:
         """Let the server hang, its connections open (SIGSTOP)."""
         self._signal(signal.SIGSTOP)
+        self._paused = True
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""
         self._signal(signal.SIGCONT)
+        self._paused = False
 
     def restart(self) -> None:
         """Start it again, empty, on the port that it had."""
@@ -113,6 +116,7 @@ class RedisServer:
         if self._process is not None:
             self._process.wait(timeout=10)
             self._process = None
+        self._paused = False
 
 
 def find_binaries() -> dict[str, str]:

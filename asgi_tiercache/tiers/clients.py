@@ -77,9 +77,11 @@ class OwnConnections:
             self._busy.discard(connection)
             await connection.disconnect(nowait=True)
             raise
-        if connection in self._busy:  # else it was told to end meanwhile
+        if connection in self._busy:
             self._busy.discard(connection)
             self._idle.append(connection)
+        else:  # told to end meanwhile, perhaps before it was connected
+            await connection.disconnect(nowait=True)
         return reply
 
     async def aclose(self) -> None:
@@ -261,6 +263,7 @@ class ClusterClient(Client):
         self._own: dict[str, OwnConnections] = {}
         """By the name of the node."""
         self._closed = False
+        self._gave_up_waiting = False
 
     async def command(self, *command: Argument, key: Argument | None = None) -> Any:
         try:
@@ -290,11 +293,17 @@ class ClusterClient(Client):
         return replies
 
     async def blocking(self, *command: Argument, key: Argument) -> Any:
+        if self._gave_up_waiting:  # perhaps for a node that hangs, and was replaced
+            await self._refresh()
+            self._gave_up_waiting = False
         try:
             return await self._blocking(command, key)
         except ASTRAY:
             await self._refresh()
             return await self._blocking(command, key)
+        except asyncio.CancelledError:
+            self._gave_up_waiting = True
+            raise
 
     async def scan(self, match: str, count: int) -> AsyncIterator[list[bytes]]:
         await self.redis.initialize()
