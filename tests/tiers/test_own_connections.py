@@ -63,7 +63,11 @@ def test_a_connection_serves_one_command_after_another() -> None:
 def test_commands_at_the_same_time_have_a_connection_each() -> None:
     async def body() -> None:
         bench = Bench()
-        await asyncio.gather(*(bench.own.ask("A") for _ in range(3)))
+        bench.go.clear()
+        waiting = [asyncio.create_task(bench.own.ask("A")) for _ in range(3)]
+        await asyncio.sleep(0)
+        bench.go.set()
+        await asyncio.gather(*waiting)
         assert len(bench.made) == 3
         assert repr(bench.own) == "<OwnConnections idle=3 busy=0>"
 
@@ -91,10 +95,8 @@ def test_a_connection_told_to_end_while_it_connects_does_not_stay_open() -> None
     """As when Sentinel, asked in the course of connecting, names another master."""
 
     async def body() -> None:
-        bench = Bench()
         connection = Connection()
-        connection.on_connect = bench.own.aclose
-        own = bench.own = OwnConnections(lambda: connection, bench._parse)
+        own = OwnConnections(lambda: connection, Bench()._parse)
         connection.on_connect = own.aclose
         assert await own.ask("A") == "reply to A"
         assert not connection.open

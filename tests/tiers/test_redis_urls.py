@@ -156,7 +156,7 @@ def test_a_credential_provider_of_another_make_is_an_error() -> None:
         (lambda: None, "either a URL or a client"),
         (lambda: Redis(decode_responses=True), "decode"),
         (lambda: RedisCluster(host="127.0.0.1", decode_responses=True), "decode"),
-        (lambda: RedisCluster(host="127.0.0.1", load_balancing_strategy=LoadBalancingStrategy.RANDOM), "replicas"),
+        (lambda: RedisCluster(host="127.0.0.1", load_balancing_strategy=LoadBalancingStrategy.ROUND_ROBIN), "replicas"),
         (lambda: _Sentinel([("127.0.0.1", 1)]).slave_for("shop"), "replicas"),
     ],
     ids=["blocking", "url", "none", "decodes", "cluster decodes", "cluster of replicas", "replica"],
