@@ -8,7 +8,7 @@ import gc
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
 import httpx
@@ -100,14 +100,13 @@ class Traffic:
     def __init__(self, caches: list[TierCache]) -> None:
         self.answered = 0
         self.slowest = 0.0
+        self._ending = False
         self._clients = [self._client(cache) for cache in caches]
         self._tasks = [asyncio.create_task(self._ask(client)) for client in self._clients]
 
     async def end(self) -> None:
-        for task in self._tasks:
-            assert not task.done(), task.result()
-            task.cancel()
-        await asyncio.wait(self._tasks)
+        self._ending = True
+        await asyncio.gather(*self._tasks)
         for client in self._clients:
             await client.aclose()
 
@@ -122,6 +121,8 @@ class Traffic:
 
     async def _ask(self, client: httpx.AsyncClient) -> None:
         for number in itertools.cycle(range(50)):
+            if self._ending:
+                return
             started = time.perf_counter()
             response = await client.get(f"/{number}")
             self.slowest = max(self.slowest, time.perf_counter() - started)
@@ -178,7 +179,7 @@ def test_a_failover_costs_no_request_and_the_cache_comes_back(how: str, servers:
         assert traffic.answered > 100
         assert traffic.slowest < 2.0
 
-    asyncio.run(body())
+    asyncio.run(bounded(body()))
 
 
 @pytest.mark.parametrize("how", list(HOWS))
@@ -196,7 +197,7 @@ def test_a_command_that_waits_goes_on_at_the_new_server(how: str, servers: Serve
         await tail.end()
         await link.aclose()
 
-    asyncio.run(body())
+    asyncio.run(bounded(body()))
     gc.collect()
 
 
@@ -206,6 +207,7 @@ class Tail:
     def __init__(self, link: RedisLink) -> None:
         self._link = link
         self._seen: list[bytes] = []
+        self._ending = False
         self._task = asyncio.create_task(self._read())
 
     async def follows(self) -> None:
@@ -220,12 +222,12 @@ class Tail:
                 await asyncio.sleep(0.01)
 
     async def end(self) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        self._ending = True
+        await self._task
 
     async def _read(self) -> None:
         last = b"0-0"
-        while True:
+        while not self._ending:
             # Longer than it may block: a server that hangs never answers.
             await self._trying(0.5, self._link.blocking("XREAD", "BLOCK", 200, "STREAMS", LOG, last, key=LOG))
             entries = await self._trying(0.3, self._link.command("XRANGE", LOG, b"(" + last, "+")) or []
@@ -239,6 +241,11 @@ class Tail:
                 return await call
         except Exception:
             return None
+
+
+async def bounded(body: Coroutine[Any, Any, None]) -> None:
+    async with asyncio.timeout(60):
+        await body
 
 
 def bring_back(server: RedisServer, how: str) -> None:

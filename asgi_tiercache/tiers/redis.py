@@ -116,6 +116,8 @@ class RedisLink:
     async def command(self, *command: Argument, key: Argument | None = None) -> Any:
         """The reply to one command, as redis-py's `execute_command` returns it. Takes a slot by itself.
 
+        In a cluster a command whose connection failed is sent once more, so it may have been carried out twice.
+
         Args:
             command: Name and arguments. Its keys are in one slot.
             key: In a cluster, its owner is asked; for commands without a key of their own, such as `INFO` or `TIME`.
@@ -147,7 +149,8 @@ class RedisLink:
         """The replies to commands sent together on one connection to the owner of `key`. Takes a slot by itself.
 
         What depends on the connection works, as `WAIT` does; and nothing comes in between on the way, though the
-        server may run the commands of others between them. Where the owner has changed all of them are sent again.
+        server may run the commands of others between them. In a cluster all are sent once more where the owner has
+        changed or the connection failed, so they may have been carried out twice.
 
         Raises:
             RedisError: the first that the server refused, or the connection failed.

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import gc
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvloop
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError, ResponseError
@@ -24,6 +25,7 @@ from tests.certificates import Certificates
 from tests.clusters import SERVICE, ClusterServers, SentinelServers, ask
 from tests.servers import RedisServer
 
+Runner = Callable[[Coroutine[Any, Any, None]], None]
 _Sentinel: Any = Sentinel
 NOTHING = SimpleNamespace(sentinels=[])
 KINDS = ["server", "cluster", "sentinel", "tls"]
@@ -77,7 +79,8 @@ async def linked(url: str) -> AsyncIterator[tuple[RedisLink, str]]:
         await link.aclose()
 
 
-def test_commands_scripts_and_pipelines_reach_the_owner_of_their_keys(url: str) -> None:
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_commands_scripts_and_pipelines_reach_the_owner_of_their_keys(run: Runner, url: str) -> None:
     echo = Script("return {KEYS[1], ARGV[1], redis.call('INCRBY', KEYS[1], ARGV[2])}")
 
     async def body() -> None:
@@ -92,7 +95,7 @@ def test_commands_scripts_and_pipelines_reach_the_owner_of_their_keys(url: str) 
             assert len(await link.command("TIME", key=key)) == 2
             assert "run_id" in await link.command("INFO", "server", key=key)
 
-    asyncio.run(body())
+    run(body())
 
 
 def test_a_script_that_the_server_has_forgotten_is_sent_again(url: str) -> None:
