@@ -17,7 +17,9 @@ from redis.credentials import CredentialProvider
 from redis.maint_notifications import MaintNotificationsConfig
 
 from asgi_tiercache.errors import ConfigError
-from asgi_tiercache.tiers.clients import Client, ClusterClient, MasterPool, SentinelClient, SingleClient
+from asgi_tiercache.tiers.clients import Client, SingleClient
+from asgi_tiercache.tiers.cluster import ClusterClient
+from asgi_tiercache.tiers.sentinel import MasterPool, SentinelClient
 
 Make = Callable[[], Client]
 

@@ -9,7 +9,9 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from asgi_tiercache.errors import ConfigError
-from asgi_tiercache.tiers.clients import Client, ClusterClient, SingleClient
+from asgi_tiercache.tiers.clients import Client, SingleClient
+from asgi_tiercache.tiers.cluster import ClusterClient
+from asgi_tiercache.tiers.sentinel import SentinelClient
 
 
 class GivenClient:
@@ -45,10 +47,11 @@ class GivenClient:
         if self._loop is not None and self._loop is not running and not self._loop.is_closed():
             raise RuntimeError("the client that was given belongs to another event loop")
         self._loop = running
-        client = self._client
-        return (
-            ClusterClient(client, given=True) if isinstance(client, RedisCluster) else SingleClient(client, given=True)
-        )
+        if isinstance(self._client, RedisCluster):
+            return ClusterClient(self._client, given=True)
+        if isinstance(self._client.connection_pool, SentinelConnectionPool):
+            return SentinelClient(self._client, given=True)
+        return SingleClient(self._client, given=True)
 
     def __repr__(self) -> str:
         return f"<GivenClient {type(self._client).__name__}>"

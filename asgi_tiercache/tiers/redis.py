@@ -15,7 +15,8 @@ from redis.exceptions import NoScriptError
 from asgi_tiercache.errors import ConfigError, TierError
 from asgi_tiercache.tiers.addresses import maker, without_secrets
 from asgi_tiercache.tiers.breaker import describe
-from asgi_tiercache.tiers.clients import Argument, Client, ClusterClient, Command, Script
+from asgi_tiercache.tiers.clients import Argument, Client, Command, Script
+from asgi_tiercache.tiers.cluster import ClusterClient
 from asgi_tiercache.tiers.connections import KeptConnections
 from asgi_tiercache.tiers.given import GivenClient
 from asgi_tiercache.tiers.loops import PerLoop

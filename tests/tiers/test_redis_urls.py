@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,11 @@ from redis.credentials import UsernamePasswordCredentialProvider
 
 from asgi_tiercache import TierCache
 from asgi_tiercache.errors import ConfigError
+from asgi_tiercache.tiers.clients import SingleClient
+from asgi_tiercache.tiers.cluster import ClusterClient
+from asgi_tiercache.tiers.given import GivenClient
 from asgi_tiercache.tiers.redis import RedisLink
+from asgi_tiercache.tiers.sentinel import SentinelClient
 
 _Sentinel: Any = Sentinel
 PROVIDER = UsernamePasswordCredentialProvider("user", "hunter2")
@@ -164,3 +169,19 @@ def test_a_credential_provider_of_another_make_is_an_error() -> None:
 def test_a_client_that_cannot_be_used_is_an_error_that_says_why(client: Any, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         TierCache.from_client(client())
+
+
+@pytest.mark.parametrize(
+    ("client", "kind"),
+    [
+        (Redis, SingleClient),
+        (lambda: RedisCluster(host="127.0.0.1"), ClusterClient),
+        (lambda: _Sentinel([("127.0.0.1", 1)]).master_for("shop"), SentinelClient),
+    ],
+    ids=["server", "cluster", "sentinel"],
+)
+def test_a_given_client_is_treated_as_what_it_is(client: Callable[[], Any], kind: type) -> None:
+    async def body() -> None:
+        assert type(GivenClient(client()).get()) is kind
+
+    asyncio.run(body())
