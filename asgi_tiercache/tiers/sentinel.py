@@ -23,12 +23,28 @@ class MasterPool(SentinelConnectionPool):
 
     When another one is named, redis-py closes those that lie idle in the pool. Here all of them end: those kept for
     reads count as in use, and would go on asking a master that hangs, or that was cut off and knows nothing new.
+
+    Whoever connects while Sentinel is being asked waits for that answer. Each asking by itself, as redis-py does it, a
+    rush would need as many connections to a Sentinel as to the master, and answers would come too late.
     """
 
     on_move: Callable[[], Awaitable[None]] | None = None
     """Called when the master has changed."""
+    _question: asyncio.Task[Any] | None = None
 
     async def get_master_address(self) -> Any:
+        if self._question is None or self._question.done():
+            self._question = asyncio.get_running_loop().create_task(self._ask(), name="question to Sentinel")
+        # One who is cancelled leaves the others their answer.
+        return await asyncio.shield(self._question)
+
+    async def aclose(self) -> None:
+        if self._question is not None:
+            self._question.cancel()
+            await asyncio.wait([self._question])
+        await super().aclose()
+
+    async def _ask(self) -> Any:
         before = self.master_address
         address = await super().get_master_address()  # type: ignore[no-untyped-call]
         if before is not None and before != address:
