@@ -63,7 +63,7 @@ async def is_number(found: Awaitable[int], number: int) -> bool:
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while not await holds():
             pass
 
