@@ -76,11 +76,11 @@ class Knowledge:
         """
         position = self.position  # before judging: another thread may move it on
         verdict = self._verdict(entry, self.epoch, self.floor, self.soft_floor, self._hard.get, self._soft.get)
-        if verdict is Verdict.INVALID or self._matches(entry, soft=False):
+        if verdict is Verdict.INVALID or (self._patterns and self._matches(entry, soft=False)):
             return Verdict.INVALID
         if entry.at < self.horizon:
             return Verdict.UNKNOWN
-        if verdict is Verdict.STALE or self._matches(entry, soft=True):
+        if verdict is Verdict.STALE or (self._patterns and self._matches(entry, soft=True)):
             return Verdict.STALE
         entry.at = max(entry.at, position)
         return Verdict.FRESH
@@ -189,8 +189,6 @@ class Knowledge:
 
     def _matches(self, entry: Entry, *, soft: bool) -> bool:
         """Whether a pattern that was invalidated after the entry's stamp matches it."""
-        if not self._patterns:
-            return False
         position = entry.stamp.position
         return any(ids[soft] > position and matches(glob, entry.tags) for glob, ids in tuple(self._patterns.items()))
 
