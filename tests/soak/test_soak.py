@@ -47,7 +47,8 @@ class Soak:
         self.truth = Truth.create(path)
         self.began = time.monotonic()
         """From when on all of them read."""
-        shared = ["--url", server.url, "--namespace", f"soak-{secrets.token_hex(4)}", "--truth", str(path)]
+        self.namespace = f"soak-{secrets.token_hex(4)}"
+        shared = ["--url", server.url, "--namespace", self.namespace, "--truth", str(path)]
         command = [sys.executable, "-W", "error", "-m", "tests.soak.worker", *shared, "--plant", plant]
         self._processes = [
             subprocess.Popen(
@@ -141,9 +142,10 @@ def check(reports: list[dict[str, Any]], *, disturbed: bool) -> None:
 
 
 def disturb(soak: Soak, server: RedisServer) -> None:
-    """Restart Redis, empty; let it hang; reset every connection: one after the other, every few seconds."""
-    for kind in cycle(("reset", "restart", "hang")):
-        time.sleep(3.0 if LONG else 1.0)
+    """Every few seconds one of what can happen to a Redis; in the short form, the first few."""
+    kinds = ("hang", "restart", "reset connections", "lose control", "reset connections", "trim", "reset connections")
+    for kind in cycle((*kinds, "flush")):
+        time.sleep(3.0 if LONG else 0.7)
         if soak.over:
             return
         if kind == "restart":
@@ -154,7 +156,18 @@ def disturb(soak: Soak, server: RedisServer) -> None:
             server.resume()
         else:
             with Redis.from_url(server.url) as client:
-                client.client_kill_filter(_type="normal", skipme=True)
+                _disturb(client, kind, f"{{{soak.namespace}}}")
+
+
+def _disturb(client: Any, kind: str, slot: str) -> None:
+    if kind == "lose control":
+        client.delete(f"{slot}:control")
+    elif kind == "trim":
+        client.xtrim(f"{slot}:log", maxlen=0, approximate=False)
+    elif kind == "flush":
+        client.flushall()
+    else:
+        client.client_kill_filter(_type="normal", skipme=True)
 
 
 def test_no_worker_reads_what_was_invalidated(

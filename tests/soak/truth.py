@@ -16,8 +16,8 @@ FACTS = 320
 GROUPS = 32
 """Of ten facts each; a fact `n` is in group `n % GROUPS` and is committed by worker `n % WORKERS`."""
 
-VALUE, DIRECT, PAGE, EXACT = KINDS = (0, 1, 2, 3)
-"""What may be read of a fact: a function's value, one stored directly, a response, a value that is always verified."""
+VALUE, DIRECT, PAGE, TAGGED = KINDS = (0, 1, 2, 3)
+"""What may be read of a fact: a function's value, one stored directly, a response, a value that only tags reach."""
 EVERY_KIND = 0b1111
 
 _CAPACITY = 500_000

@@ -39,10 +39,10 @@ from tests.soak.plants import PLANTS
 from tests.soak.truth import (
     DIRECT,
     EVERY_KIND,
-    EXACT,
     FACTS,
     GROUPS,
     PAGE,
+    TAGGED,
     VALUE,
     WORKERS,
     Binding,
@@ -92,7 +92,7 @@ class Worker:
         self.cache = cache
         self.truth = truth
         self.number = number
-        self.random = Random(number)
+        self.random = Random()  # no seed would bring the same order of events back
         lags = {"verify": 0.0, "bypass": MAX_LAG, "serve": MAX_LAG + MAX_UNVERIFIED}
         self.bindings = {name: Binding(truth, int(lag * 1e9)) for name, lag in lags.items()}
         self.counts: Counter[str] = Counter()
@@ -100,7 +100,7 @@ class Worker:
         self.worst_lag = 0
         self.violations: list[str] = []
         self.epochs: set[str] = set()
-        self.value, self.pair, self.exact = self._functions()
+        self.value, self.pair, self.exact, self.plain = self._functions()
         self.app = self._app()
         self.readers = {
             "value": Reader(8, "bypass", self._read_value),
@@ -110,10 +110,12 @@ class Worker:
             "page": Reader(4, "serve", self._read_page),
             "overview": Reader(3, "serve", self._read_overview),
             "exact": Reader(1, "verify", self._read_exact),
+            "plain": Reader(1, "bypass", self._read_plain),
         }
         self.actions: tuple[tuple[float, Callable[[], Awaitable[None]]], ...] = (
             (60, self._by_tag),
             (10, self._by_tags),
+            (3, self._by_tag_ahead),
             (4, self._by_group),
             (8, self._by_key),
             (6, self._by_path),
@@ -126,7 +128,7 @@ class Worker:
 
     # ---- what is cached ----
 
-    def _functions(self) -> tuple[Any, Any, Any]:
+    def _functions(self) -> tuple[Any, Any, Any, Any]:
         cached = partial(self.cache.cached, ttl=TTL, unverified="bypass")
         tags = ["fact:{fact}", "group:{group}"]
 
@@ -145,7 +147,13 @@ class Worker:
         async def exact(group: int, fact: int) -> int:
             return await self._origin(fact)
 
-        return value, pair, exact
+        @cached("plain:{group}:{fact}", tags=tags, region=SMALL(name="plain"))
+        def plain(group: int, fact: int) -> int:
+            version = self.truth.version(fact)
+            time.sleep(self.random.choice((0, 0.001, 0.03)))
+            return version
+
+        return value, pair, exact, plain
 
     def _app(self) -> Starlette:
         async def page(request: Request) -> JSONResponse:
@@ -181,7 +189,11 @@ class Worker:
         return _both(fact, await self.pair(fact))
 
     async def _read_exact(self, fact: int) -> list[Got]:
-        return [Got(EXACT, fact, await self.exact(group_of(fact), fact))]
+        return [Got(TAGGED, fact, await self.exact(group_of(fact), fact))]
+
+    async def _read_plain(self, fact: int) -> list[Got]:
+        """In a thread; invalidated by the same names as what is always verified."""
+        return [Got(TAGGED, fact, await asyncio.to_thread(self.plain, group_of(fact), fact))]
 
     async def _read_page(self, fact: int) -> list[Got]:
         return [Got(PAGE, fact, await self._respond(f"/facts/{fact}"))]
@@ -285,13 +297,17 @@ class Worker:
         facts = self._own()
         await self._promise(EVERY_KIND, facts, lambda: self.cache.invalidate(f"fact:{facts[0]}"))
 
+    async def _by_tag_ahead(self) -> None:
+        facts = self._own()
+        await self._promise(EVERY_KIND, facts, lambda: self.cache.invalidate(f"fact:{facts[0]}", settle=0.1))
+
     async def _by_tags(self) -> None:
         facts = self._own(3)
         await self._promise(EVERY_KIND, facts, lambda: self.cache.invalidate(*(f"fact:{fact}" for fact in facts)))
 
     async def _by_group(self) -> None:
         group = self.random.randrange(GROUPS)
-        kinds = 1 << VALUE | 1 << DIRECT | 1 << EXACT  # pages do not carry the tag
+        kinds = 1 << VALUE | 1 << DIRECT | 1 << TAGGED  # pages do not carry the tag
         await self._promise(kinds, members(group), lambda: self.cache.invalidate("group:{group}", group=group))
 
     async def _by_key(self) -> None:
