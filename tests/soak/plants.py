@@ -8,6 +8,7 @@ from typing import Any
 from asgi_tiercache import TierCache
 from asgi_tiercache.engine.core import Engine, Place
 from asgi_tiercache.engine.fill import Fill
+from asgi_tiercache.invalidation.knowledge import Knowledge, Verdict
 from asgi_tiercache.invalidation.log import Record
 from asgi_tiercache.invalidation.service import Invalidation
 from asgi_tiercache.types import Entry, Stamp
@@ -52,8 +53,17 @@ class HearsNothing(Invalidation):
 class HoldsNothing(Invalidation):
     """I9: what did not reach the log is only queued."""
 
-    def judge_here(self, entry: Entry) -> Any:
+    def judge_here(self, entry: Entry) -> Verdict:
         return self.knowledge.judge(entry)
+
+
+class IgnoresEpochs(Knowledge):
+    """I4: entries of another epoch count."""
+
+    @staticmethod
+    def _verdict(entry: Entry, epoch: str, floor: int, soft_floor: int, hard: Any, soft: Any) -> Verdict:
+        entry.stamp = Stamp(epoch, entry.stamp.position)
+        return Knowledge._verdict(entry, epoch, floor, soft_floor, hard, soft)
 
 
 def _engine(kind: type[Engine]) -> Callable[[TierCache], None]:
@@ -73,6 +83,11 @@ def _holds_nothing(cache: TierCache) -> None:
     cache.engine.invalidation.__class__ = HoldsNothing
 
 
+def _ignores_epochs(cache: TierCache) -> None:
+    cache.engine.knowledge.__class__ = IgnoresEpochs
+    cache.engine.invalidation._drop_memory = lambda: None
+
+
 PLANTS: dict[str, Callable[[TierCache], None]] = {
     "none": lambda cache: None,
     "stamp-at-store": _engine(StampsAtStore),
@@ -80,4 +95,5 @@ PLANTS: dict[str, Callable[[TierCache], None]] = {
     "inherits-nothing": _engine(InheritsNothing),
     "deaf": _deaf,
     "holds-nothing": _holds_nothing,
+    "ignores-epochs": _ignores_epochs,
 }
