@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from cachetools import Cache, LFUCache, LRUCache
@@ -89,6 +89,34 @@ class _LRU(_Lenient[E], LRUCache[str, E]):
 
 class _LFU(_Lenient[E], LFUCache[str, E]):
     pass
+
+
+def mapping_of(cache: Cache[str, E]) -> Mapping[str, E]:
+    """What `cache` holds, to be looked at without a word to its eviction order.
+
+    The dictionary inside, where cachetools has one as we know it: asking the cache itself takes several calls. If not,
+    its own look-up, which the orders do not override.
+    """
+    inside = getattr(cache, "_Cache__data", None)
+    return inside if isinstance(inside, dict) else _Peeking(cache)
+
+
+class _Peeking(Mapping[str, E]):
+    """A cache as a mapping that does not touch its order."""
+
+    def __init__(self, cache: Cache[str, E]) -> None:
+        self._cache = cache
+
+    def __getitem__(self, key: str) -> E:
+        if key not in self._cache:
+            raise KeyError(key)
+        return Cache.__getitem__(self._cache, key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cache)
+
+    def __len__(self) -> int:
+        return len(self._cache)
 
 
 _ORDERS: dict[Eviction, type[Cache[str, Any]]] = {"lru": _LRU, "lfu": _LFU, "ttl": ExpiryCache}

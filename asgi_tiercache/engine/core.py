@@ -150,6 +150,13 @@ class Engine:
             return found
         read = await self._reads.read(key, self._read, stack, place, key, canonical)
         # A read may be shared by requests that arrived while it was under way, so each judges what it gets (I6).
+        if (
+            read is not None
+            and read.entry.checked == self.knowledge.version
+            and read.entry.canonical == canonical
+            and not place.policy.verify
+        ):
+            return read
         lower = None if read is None else await self._judged(read, place, canonical)
         return found if found is not None and (lower is None or lower.stale) else lower
 
@@ -172,13 +179,17 @@ class Engine:
         entry, tier = located
         if not self._timed(entry, place.policy):
             return None
-        if not self.invalidation.current(entry) and await self.invalidation.judge(entry) is Verdict.INVALID:
+        current = self.invalidation.current(entry)
+        if not current and await self.invalidation.judge(entry) is Verdict.INVALID:
             return None
         if kept != self._kept:
             since = place.bucket.get(key, self.clock.monotonic())
             if since is not None and since.created >= entry.created:
                 return Found(since, "L1")  # perhaps stored while this was being read
-        self._admit(place.bucket, key, entry)
+        if current:
+            place.bucket.put(key, entry)
+        else:
+            self._admit(place.bucket, key, entry)
         return Found(entry, tier)
 
     # ---- making anew what is stale ----

@@ -19,7 +19,7 @@ def hit(*, ttl: int, detail: str) -> bytes:
         ttl: Seconds for which the answer stays fresh; negative for how long it has been stale (section 2.4).
         detail: What else is worth knowing, such as the tier; `""`: nothing.
     """
-    return f"tiercache; hit; ttl={ttl}{_detail(detail)}".encode("ascii")
+    return b"tiercache; hit; ttl=%d%b" % (ttl, _encoded_detail(detail))
 
 
 def local(*, detail: str) -> bytes:
@@ -45,5 +45,10 @@ def forward(reason: str, *, stored: bool = False, collapsed: bool = False, detai
 
 
 @lru_cache(maxsize=64)  # tiers and reasons: a few
+@lru_cache(maxsize=32)
+def _encoded_detail(detail: str) -> bytes:
+    return _detail(detail).encode("ascii")
+
+
 def _detail(detail: str) -> str:
     return f"; detail={serialise_text(detail)}" if detail else ""

@@ -34,27 +34,27 @@ class Held:
 
     def __init__(self) -> None:
         self._number = 0
-        self._waiting: dict[_Name, _Claim] = {}
+        self.waiting: dict[_Name, _Claim] = {}
 
     def __repr__(self) -> str:
-        return f"<Held {len(self)}{', everything' if _EVERYTHING in self._waiting else ''}>"
+        return f"<Held {len(self)}{', everything' if _EVERYTHING in self.waiting else ''}>"
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def add(self, purge: Purge) -> None:
         """Hold `purge`."""
         self._number += 1
         for name in _names(purge):
-            settle = max(purge.settle, self._waiting[name].settle if name in self._waiting else 0.0)
-            self._waiting[name] = _Claim(self._number, settle)
-        if len(self._waiting) > MAX_HELD:
-            settle = max(claim.settle for claim in self._waiting.values())
-            self._waiting = {_EVERYTHING: _Claim(self._number, settle)}
+            settle = max(purge.settle, self.waiting[name].settle if name in self.waiting else 0.0)
+            self.waiting[name] = _Claim(self._number, settle)
+        if len(self.waiting) > MAX_HELD:
+            settle = max(claim.settle for claim in self.waiting.values())
+            self.waiting = {_EVERYTHING: _Claim(self._number, settle)}
 
     def judge(self, entry: Entry) -> Verdict:
         """What the held invalidations make of `entry`: FRESH where they do not concern it."""
-        if not self._waiting:
+        if not self.waiting:
             return Verdict.FRESH
         for soft, verdict in ((False, Verdict.INVALID), (True, Verdict.STALE)):
             if self._concerns(entry, soft):
@@ -65,7 +65,7 @@ class Held:
         """What to send, hard ones first, each with what `sent` has to be told once it is done."""
         batches = []
         for soft in (False, True):
-            claims = {name: claim for name, claim in self._waiting.items() if name.soft is soft}
+            claims = {name: claim for name, claim in self.waiting.items() if name.soft is soft}
             if claims:
                 named = {kind: tuple(name.name for name in claims if name.kind == kind) for kind in ("tag", "pattern")}
                 everything = _Name("everything", soft) in claims
@@ -76,11 +76,11 @@ class Held:
     def sent(self, claims: dict[_Name, _Claim]) -> None:
         """Let go of what was sent, but not of what was held again meanwhile."""
         for name, claim in claims.items():
-            if self._waiting.get(name) == claim:
-                del self._waiting[name]
+            if self.waiting.get(name) == claim:
+                del self.waiting[name]
 
     def _concerns(self, entry: Entry, soft: bool) -> bool:
-        waiting = self._waiting
+        waiting = self.waiting
         if _Name("everything", soft) in waiting or any(_Name("tag", soft, tag) in waiting for tag in entry.tags):
             return True
         globs = [name.name for name in waiting if name.kind == "pattern" and name.soft is soft]

@@ -75,7 +75,8 @@ class Knowledge:
         soft id may be forgotten later.
         """
         position = self.position  # before judging: another thread may move it on
-        verdict = self._verdict(entry, self.epoch, self.floor, self.soft_floor, self._hard.get, self._soft.get)
+        soft = self._soft.get if self._soft else None
+        verdict = self._verdict(entry, self.epoch, self.floor, self.soft_floor, self._hard.get, soft)
         if verdict is Verdict.INVALID or (self._patterns and self._matches(entry, soft=False)):
             return Verdict.INVALID
         if entry.at < self.horizon:
@@ -165,7 +166,9 @@ class Knowledge:
             self._note_pattern(glob, hard_id, soft_id)
         self._bound()
         self.version += 1
-        theirs_says = self._verdict(entry, answer.epoch, answer.floor, answer.soft_floor, hard.get, soft.get)
+        theirs_says = self._verdict(
+            entry, answer.epoch, answer.floor, answer.soft_floor, hard.get, soft.get if soft else None
+        )
         if theirs_says is Verdict.INVALID:
             return Verdict.INVALID
         entry.at = max(entry.at, answer.clock)
@@ -175,17 +178,21 @@ class Knowledge:
         return Verdict.STALE if self._matches(entry, soft=True) else theirs_says
 
     @staticmethod
-    def _verdict(entry: Entry, epoch: str, floor: int, soft_floor: int, hard: _IdOf, soft: _IdOf) -> Verdict:
+    def _verdict(entry: Entry, epoch: str, floor: int, soft_floor: int, hard: _IdOf, soft: _IdOf | None) -> Verdict:
+        """Rule I3, for entries of L1 and of lower tiers; `soft` is None where nothing was invalidated softly."""
         made_in, position = entry.stamp
         if made_in != epoch or position < floor:
             return Verdict.INVALID
-        stale = position < soft_floor
         for tag in entry.tags:  # a loop: generators would be felt in every hit of a lower tier
             if hard(tag, 0) > position:
                 return Verdict.INVALID
-            if soft(tag, 0) > position:
-                stale = True
-        return Verdict.STALE if stale else Verdict.FRESH
+        if position < soft_floor:
+            return Verdict.STALE
+        if soft is not None:
+            for tag in entry.tags:
+                if soft(tag, 0) > position:
+                    return Verdict.STALE
+        return Verdict.FRESH
 
     def _matches(self, entry: Entry, *, soft: bool) -> bool:
         """Whether a pattern that was invalidated after the entry's stamp matches it."""

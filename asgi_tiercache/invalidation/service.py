@@ -131,7 +131,7 @@ class Invalidation:
         if entry.checked == version:
             return Verdict.FRESH
         verdict = knowledge.judge(entry)
-        if self._held:
+        if self._held.waiting:
             verdict = _worse(verdict, self._held.judge(entry))
         if verdict is Verdict.FRESH:
             entry.checked = version

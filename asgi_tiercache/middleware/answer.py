@@ -18,8 +18,7 @@ def render(entry: Entry, age: int, tier: str) -> list[Header]:
     """
     if age != entry.rendered_at or tier != "L1":
         ttl = 0 if tier.endswith("-stale") else int(entry.lifetime - age)
-        status = cache_status.hit(ttl=ttl, detail=tier)
-        lines = [*entry.headers, (b"age", b"%d" % age), (b"cache-status", status)]
+        lines = [*entry.headers, (b"age", b"%d" % age), (b"cache-status", cache_status.hit(ttl=ttl, detail=tier))]
         if tier != "L1":
             return lines
         entry.rendered = lines

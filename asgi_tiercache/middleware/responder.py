@@ -14,7 +14,7 @@ from asgi_tiercache.keys.withhold import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.middleware.answer import ConditionalSend, ThroughDependencies, render, send_stored
 from asgi_tiercache.middleware.body import peek, replay
 from asgi_tiercache.middleware.relay import ResponseFill
-from asgi_tiercache.middleware.request import Request, recall
+from asgi_tiercache.middleware.request import NO_DEMANDS, Request, recall
 from asgi_tiercache.middleware.route import Route
 from asgi_tiercache.middleware.tee import CACHE_STATUS, Tee
 from asgi_tiercache.middleware.variants import MARKER, VariantKey
@@ -41,6 +41,20 @@ class Responder:
     5. Somebody else is filling: wait, and judge what comes; but not where that fill waits for this request.
     6. Otherwise: fill, and relay.
     """
+
+    __slots__ = (
+        "_app",
+        "_arrived",
+        "_body",
+        "_engine",
+        "_fill_key",
+        "_receive",
+        "_request",
+        "_route",
+        "_send",
+        "_started",
+        "_trust",
+    )
 
     def __init__(
         self, engine: Engine, app: ASGIApp, route: Route, request: Request, receive: Receive, send: Send, *, body: bytes
@@ -94,7 +108,10 @@ class Responder:
         if found is not None and found.entry.status == MARKER:
             chosen = self._choose(found.entry)
             found = await self._engine.fetch(self._route.place, chosen.text, chosen.canonical)
-        if found is None or not self._request.demands.met_by(found.entry, self._engine.clock.monotonic()):
+        if found is None:
+            return None
+        demands = self._request.demands
+        if demands is not NO_DEMANDS and not demands.met_by(found.entry, self._engine.clock.monotonic()):
             return None
         return None if found.stale and not self._may_refresh() else found
 
@@ -106,11 +123,12 @@ class Responder:
     # ---- answering ----
 
     async def _answer(self, entry: Entry, tier: str, *, fresh: bool = True, stale: bool = False) -> None:
-        self._route.count()
-        self._route.saw_storable()
-        self._engine.inherit(entry.tags, entry.stamp, fresh=fresh)
+        engine = self._engine
+        self._route.answered()
+        if engine.variable.get() is not None:
+            engine.inherit(entry.tags, entry.stamp, fresh=fresh)
         told = f"{tier}-stale" if stale else tier if self._trust is Trust.VERIFIED else f"{tier}-unverified"
-        headers = render(entry, max(0, int(self._engine.clock.monotonic() - entry.born)), told)
+        headers = render(entry, max(0, int(engine.clock.monotonic() - entry.born)), told)
         scope = self._request.scope
         if self._route.runs_dependencies:
             through = ThroughDependencies(entry, headers, scope, self._send)

@@ -120,6 +120,13 @@ class Route:
         if glances:
             self._signals.emit(Answered(self.name, "miss", "no-freshness", 0.0, glances))
 
+    def answered(self) -> None:
+        """Count an answer out of the cache, other than by `hit`."""
+        if self._passed is not None:
+            self.count()
+        if not self.proven or self._unstored:
+            self.saw_storable()
+
     def passed_by(self, reason: str) -> None:
         """Count a request that passed by; says once in the log if most of the route's requests do."""
         if self._passed is None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from cachetools import Cache
-
 from asgi_tiercache.config import Region
 from asgi_tiercache.errors import ConfigError
-from asgi_tiercache.eviction import make_cache
+from asgi_tiercache.eviction import make_cache, mapping_of
 from asgi_tiercache.signals import Evicted, Signals
 from asgi_tiercache.types import Entry
 
@@ -28,9 +26,12 @@ class Bucket:
         self._adding = 0
         # cachetools asks for the size of the value alone; put() knows the key as well.
         self._cache = make_cache(region.eviction, region.max_bytes, self._size_of_added)
+        self._held = mapping_of(self._cache)
 
     def get(self, key: str, now: float) -> Entry | None:
         """The entry under `key` that is of use at `now`, a point of the monotonic clock; one past that is dropped."""
+        if key not in self._held:  # the first thing that each request for a lower tier does
+            return None
         # Also reading moves the key in the eviction order, hence the lock.
         with self._lock:
             entry: Entry | None = self._cache[key]
@@ -60,7 +61,7 @@ class Bucket:
     def entries(self) -> list[tuple[str, Entry]]:
         """Every key and entry held, those past their time included; the eviction order is not touched."""
         with self._lock:
-            return [(key, Cache.__getitem__(self._cache, key)) for key in self._cache]
+            return [(key, self._held[key]) for key in self._held]
 
     def clear(self) -> None:
         """Forget every entry."""
@@ -73,10 +74,10 @@ class Bucket:
         return int(self._cache.currsize)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._cache
+        return key in self._held
 
     def __len__(self) -> int:
-        return len(self._cache)
+        return len(self._held)
 
     def __repr__(self) -> str:
         region = self.region
@@ -87,13 +88,13 @@ class Bucket:
 
     def _insert(self, key: str, entry: Entry, size: int) -> int:
         """Put in the entry and return how many others had to go."""
-        cache = self._cache
-        before = len(cache) + (key not in cache)
+        cache, held = self._cache, self._held
+        before = len(held) + (key not in held)
         if before > self.region.max_entries:
             cache.popitem()
         self._adding = size
         cache[key] = entry
-        return before - len(cache)
+        return before - len(held)
 
     def _size_of_added(self, entry: Entry) -> int:
         return self._adding

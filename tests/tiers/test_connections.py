@@ -167,7 +167,9 @@ def test_bytes_that_nobody_asked_for_answer_no_command() -> None:
     async def test(kept: KeptConnections, client: Redis) -> None:
         assert await kept.ask(b"GET", b"k") == b"first"
         (line,) = kept._idle
-        line.data_received(b"+unasked\r\n")
+        unasked = b"+unasked\r\n"
+        line.get_buffer(-1)[: len(unasked)] = unasked
+        line.buffer_updated(len(unasked))
         assert await kept.ask(b"GET", b"k") == b"second"
 
     against([b"+first\r\n", b"+second\r\n"], test)
