@@ -96,7 +96,7 @@ class Knowledge:
     def start_anew(self, epoch: str, position: int) -> None:
         """Forget everything: at the start, and on learning of another epoch (I4)."""
         with self._changing:
-            # The epoch before what it makes worthless: whoever finds that gone takes no entry of the old epoch any more.
+            # The epoch before what it makes worthless: whoever finds that gone takes no entry of the old epoch.
             self.horizon = self.position = position
             self.epoch = epoch
             self.floor = self.soft_floor = 0

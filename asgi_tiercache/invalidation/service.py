@@ -215,7 +215,8 @@ class Invalidation:
         if self.log.shared:
             self.lease.renew(sent)
         else:
-            self.lease.hold_until(self._settled_at if self._settled_at > self._clock.monotonic() else math.inf)
+            now = self._clock.monotonic()  # while something is dated ahead, the log's clock moves on each second
+            self.lease.hold_until(min(self._settled_at, now + 1.0) if self._settled_at > now else math.inf)
 
     # ---- invalidating ----
 

@@ -295,6 +295,51 @@ async def until_true(holds: Callable[[], Awaitable[bool]]) -> None:
     raise AssertionError("never")
 
 
+def test_a_short_date_ahead_is_passed_while_a_longer_one_lasts(redises: Redises) -> None:
+    """Otherwise what settles within a moment would not be cached for an hour, because something else takes that long."""
+
+    async def use(log: RedisLog) -> None:
+        await log.append(Purge(("slow",), settle=3600))
+        settled = (await log.append(Purge(("quick",), settle=0.05))).id + position_at(0.05)
+        async with asyncio.timeout(DEADLINE):
+            while (await log.confirm()).clock < settled:
+                await asyncio.sleep(0.05)
+        clock, news = (await log.confirm()).clock, len(await log.read(0))
+        for _ in range(20):
+            await log.confirm()
+        assert len(await log.read(0)) <= news + 1, "the clock is moved on about once a second, however many ask"
+        assert (await log.ask(["slow"])).ids[0] > clock
+
+    with_log(redises, use)
+
+
+def test_a_clear_because_of_too_many_patterns_reaches_as_far_ahead_as_they_did(redises: Redises) -> None:
+    async def use(log: RedisLog) -> None:
+        ahead = (await log.append(Purge(patterns=("slow:*:x",), settle=60))).id + position_at(60)
+        for number in range(MAX_PATTERNS):
+            await log.append(Purge(patterns=(f"{number}*",)))
+        answer = await log.ask([])
+        assert answer.patterns == ()
+        assert answer.floor >= ahead
+
+    with_log(redises, use)
+
+
+def test_positions_grow_also_when_a_million_invalidations_fall_into_a_millisecond(redises: Redises) -> None:
+    """As where the server's clock was set back for long: the sequence number has 20 bits in a position."""
+
+    async def use(log: RedisLog) -> None:
+        await log.append(Purge(("a",)))
+        with redises.client() as client:
+            ms = int(client.hget(redises.control, "clock").split("-")[0]) + 3_600_000
+            client.hset(redises.control, "clock", f"{ms}-{0xFFFFF - 1}")
+        ids = [(await log.append(Purge(("a",)))).id for _ in range(3)]
+        assert ids == [(ms << 20) + 0xFFFFF, (ms + 1) << 20, ((ms + 1) << 20) + 1]
+        assert [[record.id for record in await log.read(id_)] for id_ in ids] == [ids[1:], ids[2:], []]
+
+    with_log(redises, use)
+
+
 def test_patterns_are_told_apart_up_to_a_bound_then_become_a_clear(redises: Redises) -> None:
     async def use(log: RedisLog) -> None:
         made = [await log.append(Purge(patterns=(f"a*{number}",))) for number in range(MAX_PATTERNS)]
