@@ -296,13 +296,13 @@ async def until_true(holds: Callable[[], Awaitable[bool]]) -> None:
 
 
 def test_a_short_date_ahead_is_passed_while_a_longer_one_lasts(redises: Redises) -> None:
-    """Otherwise what settles within a moment would not be cached for an hour, because something else takes that long."""
+    """Otherwise what settles in a moment would not be cached for an hour, because something else takes that long."""
 
     async def use(log: RedisLog) -> None:
         await log.append(Purge(("slow",), settle=3600))
         settled = (await log.append(Purge(("quick",), settle=0.05))).id + position_at(0.05)
         async with asyncio.timeout(DEADLINE):
-            while (await log.confirm()).clock < settled:
+            while (await log.confirm()).clock < settled:  # noqa: ASYNC110 - the server's clock has no event
                 await asyncio.sleep(0.05)
         clock, news = (await log.confirm()).clock, len(await log.read(0))
         for _ in range(20):

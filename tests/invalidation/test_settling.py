@@ -124,8 +124,9 @@ def test_a_later_invalidation_without_it_takes_nothing_back() -> None:
 
 def test_through_redis_it_binds_every_worker_and_ends_by_itself(each_redis: RedisServer) -> None:
     async def test() -> None:
-        options = {"namespace": "settling", "deadline": 5.0, "max_lag": 0.05}
-        first, second = (TierCache.from_url(each_redis.url, **options) for _ in range(2))
+        first, second = (
+            TierCache.from_url(each_redis.url, namespace="settling", deadline=5.0, max_lag=0.05) for _ in range(2)
+        )
         async with first, second:
             loop = asyncio.get_running_loop()
             began = loop.time()
