@@ -80,7 +80,7 @@ class Held:
                 del self._waiting[name]
 
     def _concerns(self, entry: Entry, soft: bool) -> bool:
-        waiting = self._waiting
+        waiting = self._waiting.copy()  # another thread may add to it
         if _Name("everything", soft) in waiting or any(_Name("tag", soft, tag) in waiting for tag in entry.tags):
             return True
         globs = [name.name for name in waiting if name.kind == "pattern" and name.soft is soft]

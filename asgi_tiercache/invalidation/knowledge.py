@@ -58,6 +58,8 @@ class Knowledge:
         self._patterns: dict[str, tuple[int, int]] = {}
         self.epoch = f"unheard-of-{secrets.token_hex(8)}"
         """Until the log has been heard, one of this worker's own: nobody else's entries are of it."""
+        self.heard_of = False
+        """Whether the log has been heard."""
         self.position = 0
         self.horizon = 0
         self.floor = 0
@@ -99,6 +101,7 @@ class Knowledge:
             # The epoch before what it makes worthless: whoever finds that gone takes no entry of the old epoch.
             self.horizon = self.position = position
             self.epoch = epoch
+            self.heard_of = True
             self.floor = self.soft_floor = 0
             self._hard, self._soft, self._patterns = {}, {}, {}
             self.version += 1

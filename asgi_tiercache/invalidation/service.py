@@ -77,7 +77,7 @@ class Invalidation:
         self.knowledge = Knowledge()
         self.lease = Lease(clock.monotonic(), max_lag=max_lag, max_unverified=max_unverified)
         self.listeners = Listeners(signals)
-        self.tail = Tail(log, self.knowledge, clock, self._apply)
+        self.tail = Tail(log, self.knowledge, clock, self._apply, self._hear_of_it)
         if isinstance(log, ProcessLog):  # nobody else writes into it, and it answers at once: known for good
             self.knowledge.heard(log.answer())
             self._renew_lease(clock.monotonic())
@@ -146,11 +146,14 @@ class Invalidation:
             self._renewal()
             self.lease.renewing()
             return Trust.VERIFIED
-        heard = await asyncio.shield(self._renewal())
+        heard = await self._hear_of_it()
         trust = self.lease.trust(self._clock.monotonic())
         if trust is Trust.VERIFIED and not heard:
             return Trust.UNVERIFIED
         return trust  # not verified, too, if the answer has taken longer than it is good for
+
+    async def _hear_of_it(self) -> bool:
+        return await asyncio.shield(self._renewal())
 
     def _renewal(self) -> asyncio.Task[bool]:
         loop = asyncio.get_running_loop()
