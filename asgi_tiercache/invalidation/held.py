@@ -80,10 +80,10 @@ class Held:
                 del self._waiting[name]
 
     def _concerns(self, entry: Entry, soft: bool) -> bool:
-        waiting = self._waiting.copy()  # another thread may add to it
+        waiting = self._waiting
         if _Name("everything", soft) in waiting or any(_Name("tag", soft, tag) in waiting for tag in entry.tags):
             return True
-        globs = [name.name for name in waiting if name.kind == "pattern" and name.soft is soft]
+        globs = [name.name for name in tuple(waiting) if name.kind == "pattern" and name.soft is soft]
         return any(matches(glob, entry.tags) for glob in globs)
 
 

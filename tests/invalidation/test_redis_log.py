@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import subprocess
+import sys
+import textwrap
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -35,20 +38,20 @@ class Redises:
         self.control = f"{{{self.namespace}}}:control"
         self.stream = f"{{{self.namespace}}}:log"
         self.clock = TickingClock()
-        self._url = server.url
+        self.url = server.url
 
     def client(self) -> Redis:
-        return Redis.from_url(self._url, decode_responses=True)
+        return Redis.from_url(self.url, decode_responses=True)
 
     def link(self) -> RedisLink:
-        return RedisLink(self._url)
+        return RedisLink(self.url)
 
     def log(self) -> RedisLog:
         breaker = Breaker(tier="L2", deadline=DEADLINE, clock=SystemClock(), signals=Recorder())
-        return RedisLog(RedisLink(self._url), breaker, namespace=self.namespace)
+        return RedisLog(RedisLink(self.url), breaker, namespace=self.namespace)
 
     def cache(self) -> TierCache:
-        return TierCache.from_url(self._url, namespace=self.namespace, clock=self.clock, deadline=DEADLINE)
+        return TierCache.from_url(self.url, namespace=self.namespace, clock=self.clock, deadline=DEADLINE)
 
 
 @pytest.fixture
@@ -241,6 +244,25 @@ def test_followers_read_what_was_asked_for_and_by_whom(redises: Redises) -> None
         assert await log.read(made[3].id) == []
 
     with_log(redises, use)
+
+
+def test_what_a_forked_process_has_invalidated_is_not_ones_own(redises: Redises) -> None:
+    """As under a server that loads the app and then forks its workers."""
+    program = f"""
+        import asyncio, os, sys
+        from asgi_tiercache.invalidation.log import Purge
+        from asgi_tiercache.invalidation.redislog import RedisLog
+        from asgi_tiercache.tiers.redis import RedisLink
+
+        log = RedisLog(RedisLink("{redises.url}"), namespace="{redises.namespace}")
+        if child := os.fork():
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            (record,) = asyncio.run(log.read(0))
+            sys.exit(code or record.own)
+        asyncio.run(log.append(Purge(("a",))))
+        """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False, timeout=30)
+    assert ended.returncode == 0
 
 
 def test_following_waits_for_the_next_invalidation(redises: Redises) -> None:
