@@ -22,7 +22,7 @@ WAYS: dict[str, Callable[[TierCache], Purge]] = {
     "route": lambda cache: lambda **how: cache.invalidate_route("/a", **how),
     "user": lambda cache: lambda **how: cache.invalidate_user("a", **how),
     "pattern": lambda cache: lambda **how: cache.invalidate_pattern("a*", **how),
-    "everything": lambda cache: lambda **how: cache.clear(**how),
+    "everything": lambda cache: cache.clear,
 }
 
 
