@@ -8,6 +8,7 @@ floor below which everything is invalid.
 from __future__ import annotations
 
 import secrets
+import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -115,7 +116,9 @@ class InvalidationLog(Protocol):
 
 
 class ProcessLog:
-    """The log of a single process, for a cache without Redis. Remembers the last 100,000 tags invalidated.
+    """The log of a single process, for a cache without Redis: of all its event loops, in threads, too.
+
+    Remembers the last 100,000 tags invalidated.
 
     Forgetting a tag raises the floor past its id (rule I4), so that what it had invalidated stays invalid.
     """
@@ -124,6 +127,7 @@ class ProcessLog:
 
     def __init__(self, *, clock: Clock | None = None, remembered: int = REMEMBERED_TAGS) -> None:
         self._time = (clock or SystemClock()).time
+        self._changing = threading.RLock()
         self._remembered = remembered
         self._epoch = secrets.token_hex(8)
         self._clock = 0
@@ -151,40 +155,42 @@ class ProcessLog:
 
     def answer(self, tags: Sequence[str] = ()) -> Answer:
         """What `ask` returns, without waiting."""
-        # The clock has to pass by itself what was dated ahead: the furthest as soon as it can, others within a second.
-        now = position_at(self._time())
-        if self._clock < self._due and (self._due <= now or now - self._clock >= position_at(1)):
-            self._record(Purge())
-        return Answer(
-            self._epoch,
-            self._clock,
-            self._floor,
-            tuple(self._hard.get(tag, 0) for tag in tags),
-            self._soft_floor,
-            tuple(self._soft.get(tag, 0) for tag in tags),
-            tuple((glob, hard, soft) for glob, (hard, soft) in self._patterns.items()),
-        )
+        with self._changing:
+            # The clock has to pass by itself what was dated ahead: the furthest as soon as it can, others within a second.
+            now = position_at(self._time())
+            if self._clock < self._due and (self._due <= now or now - self._clock >= position_at(1)):
+                self._record(Purge())
+            return Answer(
+                self._epoch,
+                self._clock,
+                self._floor,
+                tuple(self._hard.get(tag, 0) for tag in tags),
+                self._soft_floor,
+                tuple(self._soft.get(tag, 0) for tag in tags),
+                tuple((glob, hard, soft) for glob, (hard, soft) in self._patterns.items()),
+            )
 
     async def append(self, purge: Purge, *, replicate: bool = False) -> Appended:
         """Done at once; there is no replica to wait for."""
-        if purge.patterns and len({*self._patterns, *purge.patterns}) > MAX_PATTERNS:
-            purge = Purge(everything=True, settle=purge.settle)
-        record = self._record(purge)
-        counts_from = record.counts_from
-        self._due = max(self._due, counts_from)
-        if purge.everything and purge.soft:
-            self._soft_floor = max(self._soft_floor, counts_from)
-        elif purge.everything:
-            self._floor = max(self._floor, counts_from)
-            self._forget_what_the_floor_covers()
-        note(self._soft if purge.soft else self._hard, purge.tags, counts_from)
-        note_patterns(self._patterns, purge, counts_from)
-        self._bound()
-        return Appended(self._epoch, record.id, record.previous, everything=purge.everything)
+        with self._changing:
+            if purge.patterns and len({*self._patterns, *purge.patterns}) > MAX_PATTERNS:
+                purge = Purge(everything=True, settle=purge.settle)
+            record = self._record(purge)
+            counts_from = record.counts_from
+            self._due = max(self._due, counts_from)
+            if purge.everything and purge.soft:
+                self._soft_floor = max(self._soft_floor, counts_from)
+            elif purge.everything:
+                self._floor = max(self._floor, counts_from)
+                self._forget_what_the_floor_covers()
+            note(self._soft if purge.soft else self._hard, purge.tags, counts_from)
+            note_patterns(self._patterns, purge, counts_from)
+            self._bound()
+            return Appended(self._epoch, record.id, record.previous, everything=purge.everything)
 
     async def read(self, after: int) -> list[Record]:
         """Done at once."""
-        return [record for record in self.records if record.id > after]
+        return [record for record in tuple(self.records) if record.id > after]
 
     async def follow(self, after: int) -> list[Record]:
         """Nobody follows: what is appended here is applied here."""
