@@ -156,7 +156,7 @@ class ProcessLog:
     def answer(self, tags: Sequence[str] = ()) -> Answer:
         """What `ask` returns, without waiting."""
         with self._changing:
-            # The clock has to pass by itself what was dated ahead: the furthest as soon as it can, others within a second.
+            # The clock has to pass by itself what was dated ahead: the furthest at once, others within a second.
             now = position_at(self._time())
             if self._clock < self._due and (self._due <= now or now - self._clock >= position_at(1)):
                 self._record(Purge())
