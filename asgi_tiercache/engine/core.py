@@ -172,12 +172,16 @@ class Engine:
         entry, tier = located
         if not self._timed(entry, place.policy):
             return None
-        if not self.invalidation.current(entry) and await self.invalidation.judge(entry) is Verdict.INVALID:
-            return None
-        if kept != self._kept:
+        stale = False
+        if not self.invalidation.current(entry):
+            verdict = await self.invalidation.judge(entry)
+            if verdict is Verdict.INVALID:
+                return None
+            stale = verdict is Verdict.STALE
+        if stale or kept != self._kept:
             since = place.bucket.get(key, self.clock.monotonic())
             if since is not None and since.created >= entry.created:
-                return Found(since, "L1")  # perhaps stored while this was being read
+                return Found(since, "L1")  # perhaps stored while this was being read; or stale, but less so
         self._admit(place.bucket, key, entry)
         return Found(entry, tier)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 import pytest
@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Header
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_tiercache import Policy, TierCache, TierCacheMiddleware
@@ -583,5 +583,80 @@ def test_a_request_that_has_to_wait_for_a_fill_takes_that_which_nobody_waits_for
         assert (await follower.reply()).cache_status.endswith("detail=flight")
         await waiting.reply()
         assert gated.handler.calls == 2
+
+    run(test())
+
+
+@pytest.mark.parametrize("media_type", ["text/event-stream", "text/plain"])
+def test_a_stream_that_nobody_will_be_given_is_ended(media_type: str) -> None:
+    """An endless one would otherwise keep the event loop to itself: no client slows it down."""
+    sent = 0
+
+    async def stream() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(100_000):
+            sent += 1
+            yield b"a line\n" * 100
+
+    async def test() -> None:
+        cache = TierCache()
+        handler = Handler(
+            lambda _: (
+                PlainTextResponse("old") if handler.calls == 1 else StreamingResponse(stream(), media_type=media_type)
+            )
+        )
+        app = app_of(handler, TAGGED.but(max_body=10_000), cache=cache)
+        await ask(app)
+        await cache.invalidate("t", soft=True)
+        assert (await ask(app)).cache_status == STALE
+        await idle(cache)
+        assert sent < 100
+        assert "failed" not in cache.stats()["refreshes"]
+        exchange = Exchange(app)
+        await exchange.until(1)
+        assert "; hit" not in str(exchange.messages[0]["headers"]), "the stale one is not served any more"
+        await exchange.cancel()
+
+    run(test())
+
+
+def test_an_error_that_the_policy_stores_is_no_failure() -> None:
+    async def test() -> None:
+        cache = TierCache()
+        handler = Handler(lambda _: PlainTextResponse(f"{handler.calls}", 200 if handler.calls == 1 else 503))
+        app = app_of(handler, TAGGED.but(status_ttl={503: 5}), cache=cache)
+        await ask(app)
+        await cache.invalidate("t", soft=True)
+        await ask(app)
+        await idle(cache)
+        assert (await ask(app)).status == 503
+        assert cache.stats()["refreshes"] == {"stored": 1}
+
+    run(test())
+
+
+def test_an_older_stale_one_in_the_lower_tier_does_not_replace_the_one_at_hand() -> None:
+    async def test() -> None:
+        clock, tier = TickingClock(), ScriptedTier()
+        cache, gated = TierCache(l2=tier, clock=clock), Gated(lambda: f"{gated.handler.calls}")
+        app = app_of(gated.handler, TAGGED, cache=cache)
+        gated.open.set()
+        await ask(app)
+        await until(lambda: bool(tier.data))
+        first = dict(tier.data)
+        clock.tick(1)
+        await cache.invalidate("t", soft=True)
+        await ask(app)
+        await idle(cache)
+        await until(lambda: tier.data != first)
+        tier.data.update(first)  # as if the write had been dropped
+        clock.tick(1)
+        await cache.invalidate("t", soft=True)
+        gated.open.clear()
+        for _ in range(3):
+            assert (await ask(app)).body == b"2"
+        gated.open.set()
+        await idle(cache)
+        await cache.aclose()
 
     run(test())
