@@ -2,7 +2,7 @@
 #
 #   make test        the test suite
 #   make lint        ruff, mypy, import-linter
-#   make test-long   the suite with many more generated examples and interleavings
+#   make test-long   the suite with many more generated examples and interleavings, and failovers
 #   make demo        the airports example, shown at work; REDIS_URL=... uses Redis, KEEP=1 leaves it running
 #   make clean       removes what the above installed
 
@@ -22,7 +22,7 @@ test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 test-long: $(VENV)/.test
-	HYPOTHESIS_MAX_EXAMPLES=1000 TIERCACHE_SCHEDULES=20000 $(VENV)/bin/python -m pytest $(ARGS)
+	HYPOTHESIS_MAX_EXAMPLES=1000 TIERCACHE_SCHEDULES=20000 $(VENV)/bin/python -m pytest -m "long or not long" $(ARGS)
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from redis.asyncio import Redis, RedisCluster
+from redis.credentials import CredentialProvider
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
@@ -137,14 +139,22 @@ class TierCache(Purging):
         self._served = False
 
     @classmethod
-    def from_url(cls, url: str, *, namespace: str = "", trust_restart: bool = False, **options: Any) -> Self:
-        """A cache with Redis as L2 and as the log of invalidations; `url` as redis-py takes it.
-
-        Nothing is connected before the first use. `options` are those of the constructor.
+    def from_url(
+        cls,
+        url: str,
+        *,
+        credential_provider: CredentialProvider | None = None,
+        namespace: str = "",
+        trust_restart: bool = False,
+        **options: Any,
+    ) -> Self:
+        """A cache with Redis as L2 and as the log of invalidations. Nothing is connected before the first use.
 
         Args:
-            url: Where Redis is.
-            namespace: Begins every key, and names the control state.
+            url: `redis://`, `rediss://` and `unix://` as redis-py takes them; `redis+cluster://host[:port][,host...]`;
+                `redis+sentinel://host[:port][,host...]/service[/db]`; the last two also with `rediss+`, for TLS.
+            credential_provider: redis-py's, in place of user and password in the URL.
+            namespace: Begins every key, so that several caches can share a Redis.
             trust_restart: Use what is in Redis after it was restarted or failed over. Only for a Redis that never loses
                 a write that it has acknowledged, since a lost invalidation would bring old data back.
             options: Those of the constructor.
@@ -152,7 +162,36 @@ class TierCache(Purging):
         Raises:
             ConfigError: the URL does not parse, or an option is wrong.
         """
-        link = RedisLink(url)
+        link = RedisLink(url, credential_provider=credential_provider)
+        return cls._over(link, namespace, trust_restart, options)
+
+    @classmethod
+    def from_client(
+        cls,
+        client: Redis | RedisCluster,
+        *,
+        namespace: str = "",
+        trust_restart: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Likewise, by a client of `redis.asyncio` that the application made and will close, after the cache.
+
+        It is used as it is, on the event loop that it belongs to; on another one Redis counts as out of reach. Its
+        own retries and timeouts stay in force within the `deadline`.
+
+        Args:
+            client: A `redis.asyncio.Redis`, also one by `Sentinel.master_for`, or a `redis.asyncio.RedisCluster`.
+            namespace: Begins every key, so that several caches can share a Redis.
+            trust_restart: As of `from_url`.
+            options: Those of the constructor.
+
+        Raises:
+            ConfigError: the client blocks, decodes responses or reads from replicas, or an option is wrong.
+        """
+        return cls._over(RedisLink(client=client), namespace, trust_restart, options)
+
+    @classmethod
+    def _over(cls, link: RedisLink, namespace: str, trust_restart: bool, options: dict[str, Any]) -> Self:
         log = RedisLog(link, namespace=_checked(namespace), trust_restart=trust_restart)
         return cls(l2=RedisTier(link), log=log, namespace=namespace, **options)
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.certificates import Certificates
+from tests.clusters import ClusterServers, SentinelServers
 from tests.servers import MISSING, RedisServer, find_binaries
 
 BINARIES = find_binaries()
@@ -55,3 +57,44 @@ def own_redis() -> Iterator[RedisServer]:
         yield server.start()
     finally:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[ClusterServers]:
+    """A running cluster of six nodes; tests that fail one over start their own instead."""
+    cluster = ClusterServers(next(iter(BINARIES.values())))
+    try:
+        yield cluster.start()
+    finally:
+        cluster.close()
+
+
+@pytest.fixture(scope="session")
+def redis_sentinels() -> Iterator[SentinelServers]:
+    """A running master with replicas and Sentinels; likewise."""
+    sentinels = SentinelServers(next(iter(BINARIES.values())))
+    try:
+        yield sentinels.start()
+    finally:
+        sentinels.close()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A certificate authority of the tests, and a certificate for 127.0.0.1 by it."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def tls_redis(certificates: Certificates) -> Iterator[RedisServer]:
+    """A running server that speaks TLS alone."""
+    for binary in BINARIES.values():
+        server = RedisServer(binary, certificates.server_options())
+        try:
+            yield server.start()
+        except RuntimeError:
+            continue
+        finally:
+            server.close()
+        return
+    pytest.skip("no Redis here was built with TLS; that of Debian is (apt-get install redis-server)")

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable, Mapping
 from typing import IO
 
 READY = "Ready to accept connections"
@@ -22,12 +23,26 @@ MISSING = (
 
 
 class RedisServer:
-    """One server process, without persistence, on a free loopback port that it keeps over a restart."""
+    """One server process, without persistence, on a free loopback port that it keeps over a restart.
 
-    def __init__(self, binary: str) -> None:
+    Args:
+        binary: The server's path.
+        options: Of its configuration file, `{port}` standing for its port.
+        free_port: Chooses a port.
+    """
+
+    ready = READY
+    """What it says when it has begun."""
+
+    def __init__(
+        self, binary: str, options: Mapping[str, str] | None = None, *, free_port: Callable[[], int] | None = None
+    ) -> None:
         self.binary = binary
+        self.options = dict(options or {})
         self.port = 0
+        self._free_port = free_port or _free_port
         self._process: subprocess.Popen[str] | None = None
+        self._paused = False
         self._directory = tempfile.TemporaryDirectory(prefix="tiercache-redis-")
 
     @property
@@ -35,12 +50,22 @@ class RedisServer:
         """Where clients connect, once it was started."""
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def directory(self) -> str:
+        """The server's own, removed with it."""
+        return self._directory.name
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is a process, and it is not paused."""
+        return self._process is not None and not self._paused
+
     def start(self) -> RedisServer:
         """Start the server and return when it accepts connections."""
         for _ in range(5):
-            self.port = self.port or _free_port()
+            self.port = self.port or self._free_port()
             self._process = self._spawn()
-            if _ready(self._process):
+            if _ready(self._process, self.ready):
                 return self
             self._reap()
             self.port = 0  # somebody took the port in between
@@ -60,10 +85,12 @@ class RedisServer:
     def pause(self) -> None:
         """Let the server hang, its connections open (SIGSTOP)."""
         self._signal(signal.SIGSTOP)
+        self._paused = True
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""
         self._signal(signal.SIGCONT)
+        self._paused = False
 
     def restart(self) -> None:
         """Start it again, empty, on the port that it had."""
@@ -76,8 +103,9 @@ class RedisServer:
         self._directory.cleanup()
 
     def _spawn(self) -> subprocess.Popen[str]:
-        options = {"port": self.port, "bind": "127.0.0.1", "dir": self._directory.name, "save": "", "appendonly": "no"}
-        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        options = {"port": str(self.port), "bind": "127.0.0.1", "dir": self.directory, "save": "", "appendonly": "no"}
+        options |= self.options
+        arguments = [text for name, value in options.items() for text in (f"--{name}", value.format(port=self.port))]
         return subprocess.Popen([self.binary, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -88,6 +116,7 @@ class RedisServer:
         if self._process is not None:
             self._process.wait(timeout=10)
             self._process = None
+        self._paused = False
 
 
 def find_binaries() -> dict[str, str]:
@@ -123,11 +152,11 @@ def _free_port() -> int:
     return port
 
 
-def _ready(process: subprocess.Popen[str]) -> bool:
-    """Read what the server says until it is ready; False if it ended instead."""
+def _ready(process: subprocess.Popen[str], ready: str) -> bool:
+    """Read what the server says until it says `ready`; False if it ended instead."""
     assert process.stdout is not None
     for line in process.stdout:
-        if READY in line:
+        if ready in line:
             # Somebody has to go on reading, or the server blocks once the pipe is full.
             threading.Thread(target=_drain, args=(process.stdout,), daemon=True).start()
             return True

@@ -6,6 +6,7 @@ an entry with one `HMGET`, and confirms its lease with a script.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -20,6 +21,7 @@ from asgi_tiercache.errors import TierError
 from asgi_tiercache.invalidation.log import MAX_PATTERNS, Answer, Appended, Purge, Record
 from asgi_tiercache.invalidation.scripts import APPEND, CONFIRM, MAX_FIELDS
 from asgi_tiercache.tiers.breaker import Breaker, describe
+from asgi_tiercache.tiers.clients import Script
 from asgi_tiercache.tiers.redis import RedisLink
 
 T = TypeVar("T")
@@ -32,6 +34,8 @@ BLOCK_MS = 5_000
 """How long a question that waits for the next invalidation waits."""
 REPLICA_MS = 100
 """How long an invalidation waits for a replica to confirm it."""
+PATIENCE = 2.0
+"""Seconds beyond that after which a server that has not answered is taken to hang."""
 _HEAD = (b"epoch", b"clock", b"floor", b"soft", b"patterns")
 
 
@@ -123,7 +127,10 @@ class RedisLog:
     async def follow(self, after: int) -> list[Record]:
         """One XREAD that waits, on a connection of its own and without the deadline of other calls."""
         try:
-            streams = await self._link.client().xread({self._keys[1]: _id(after)}, count=PAGE, block=BLOCK_MS)
+            async with asyncio.timeout(BLOCK_MS / 1000 + PATIENCE):
+                streams = await self._link.blocking(
+                    "XREAD", "COUNT", PAGE, "BLOCK", BLOCK_MS, "STREAMS", self._keys[1], _id(after), key=self._keys[1]
+                )
         except Exception as error:
             raise TierError(f"{self!r}: {describe(error)}") from error
         return self._records(_of_one_stream(streams))
@@ -131,38 +138,35 @@ class RedisLog:
     # ---- commands ----
 
     async def _hmget(self, fields: list[bytes]) -> list[Any]:
-        async with self._link.slot:
-            found: list[Any] = await self._link.client().hmget(self._keys[0], fields)
+        found: list[Any] = await self._link.command("HMGET", self._keys[0], *fields)
         return found
 
     async def _xrange(self, first: bytes) -> list[Any]:
-        async with self._link.slot:
-            found: Any = await self._link.client().xrange(self._keys[1], first, "+", count=PAGE)
+        found: Any = await self._link.command("XRANGE", self._keys[1], first, "+", "COUNT", PAGE)
         return list(found)
 
     async def _append(self, arguments: tuple[str | int | bytes, ...], *, replicate: bool) -> tuple[list[Any], int]:
         try:
             return await self._eval_and_wait(arguments) if replicate else (await self._eval(APPEND, *arguments), 0)
-        except (OutOfMemoryError, ResponseError) as error:
-            if not _is_out_of_memory(error):
+        except ResponseError as error:
+            if "OOM" not in str(error) and not isinstance(error, OutOfMemoryError):
                 raise
         # What cannot be recorded can still be forgotten: without control state nothing is valid (I9), and the memory
         # that it took may be what was missing.
-        async with self._link.slot:
-            await self._link.client().unlink(self._keys[0])
+        await self._link.command("UNLINK", self._keys[0])
         return await self._eval(APPEND, *arguments), 0
 
-    async def _eval(self, script: str, *arguments: str | int | bytes) -> list[Any]:
-        async with self._link.slot:
-            answer: list[Any] = await self._link.client().register_script(script)(keys=self._keys, args=arguments)
+    async def _eval(self, script: Script, *arguments: str | int | bytes) -> list[Any]:
+        answer: list[Any] = await self._link.evaluate(script, self._keys, arguments)
         return answer
 
     async def _eval_and_wait(self, arguments: tuple[str | int | bytes, ...]) -> tuple[list[Any], int]:
         """Both on one connection, since WAIT is about what that connection has written."""
-        async with self._link.slot, self._link.client().pipeline(transaction=False) as pipe:
-            pipe.eval(APPEND, len(self._keys), *self._keys, *arguments)
-            pipe.wait(1, REPLICA_MS)
-            answer, replicas = await pipe.execute()
+        answer, replicas = await self._link.pipelined(
+            ("EVAL", APPEND.text, len(self._keys), *self._keys, *arguments),
+            ("WAIT", 1, REPLICA_MS),
+            key=self._keys[0],
+        )
         return answer, replicas
 
     async def _run(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
@@ -173,8 +177,8 @@ class RedisLog:
         except Exception as error:
             raise TierError(f"{self!r}: {describe(error)}") from error
 
-    async def _ping(self) -> object:
-        return await self._link.client().ping()
+    async def _ping(self) -> None:
+        await self._link.ping()
 
     def _who(self) -> str:
         return f"{self._token}-{os.getpid()}"  # a server may have forked its workers since
@@ -200,10 +204,6 @@ class RedisLog:
             except (KeyError, ValueError, TypeError, TierError):
                 continue
         return records
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, OutOfMemoryError) or "OOM" in str(error)
 
 
 def _of_one_stream(streams: Any) -> list[Any]:

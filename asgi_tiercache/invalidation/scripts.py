@@ -8,6 +8,8 @@ each tag `t:<tag>` and `s:<tag>` with the ids of its last hard and its last soft
 
 from __future__ import annotations
 
+from asgi_tiercache.tiers.clients import Script
+
 MAX_FIELDS = 1_000_000
 """Tags in the control hash at which the older half of them is given up: entries from before are then invalid."""
 
@@ -57,7 +59,7 @@ end
 local epoch, clock = unpack(redis.call('HMGET', control, 'epoch', 'clock'))
 """
 
-CONFIRM = (
+CONFIRM = Script(
     _PROLOGUE
     + """
 -- ARGV: epoch to begin with, length of the log, whether a restart is trusted.
@@ -84,7 +86,7 @@ return {epoch, clock, redis.call('HGET', control, 'floor'), redis.call('HGET', c
 """
 )
 
-APPEND = (
+APPEND = Script(
     _PROLOGUE
     + """
 -- ARGV: epoch to begin with, length of the log, kind ('hard' or 'soft'), who, settle in ms, whether everything,

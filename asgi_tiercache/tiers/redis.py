@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.connection import parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.maint_notifications import MaintNotificationsConfig
+from redis.asyncio import Redis, RedisCluster
+from redis.credentials import CredentialProvider
+from redis.exceptions import NoScriptError
 
 from asgi_tiercache.errors import ConfigError, TierError
+from asgi_tiercache.tiers.addresses import maker, without_secrets
 from asgi_tiercache.tiers.breaker import describe
+from asgi_tiercache.tiers.clients import Argument, Client, Command, Script
+from asgi_tiercache.tiers.cluster import ClusterClient
 from asgi_tiercache.tiers.connections import KeptConnections
+from asgi_tiercache.tiers.given import GivenClient
 from asgi_tiercache.tiers.loops import PerLoop
 from asgi_tiercache.types import Tier, Write
 
@@ -28,38 +29,55 @@ MAX_CONNECTIONS = 2 * MAX_AT_ONCE
 
 
 class RedisLink:
-    """The way to one Redis: settings, and a client for each event loop that asks.
+    """The way to one Redis, of whichever kind: settings, and a client for each event loop that asks.
 
     Args:
-        url: `redis://[[user]:password@]host[:port][/db]`, `rediss://...` with TLS, or `unix://[...]/path`; options of
-            redis-py's connections may follow after `?`.
+        url: Of a server, `redis://[[user]:password@]host[:port][/db]`, `rediss://...` with TLS or `unix://[...]/path`;
+            of a cluster, `redis+cluster://[[user]:password@]host[:port][,host...]`; of a master that Sentinel names,
+            `redis+sentinel://[[user]:password@]host[:port][,host...]/service[/db]`; the last two also with
+            `rediss+`. Options of redis-py's connections may follow after `?`.
         client: A client made elsewhere, in place of `url`. It is used as it is, with its own settings, on the event
             loop that it belongs to, and closed by whoever made it.
+        credential_provider: Names user and password whenever a connection is made.
 
     Raises:
-        ConfigError: the URL cannot be used, or not exactly one of `url` and `client` is given.
+        ConfigError: the URL, the client or the provider cannot be used, or not exactly one of `url` and `client` is
+            given.
     """
 
-    def __init__(self, url: str | None = None, *, client: Redis | None = None) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        client: Redis | RedisCluster | None = None,
+        credential_provider: CredentialProvider | None = None,
+    ) -> None:
         if (url is None) == (client is None):
             raise ConfigError("url", "give either a URL or a client")
-        if client is not None and client.connection_pool.connection_kwargs.get("decode_responses"):
-            raise ConfigError("client", "must not decode responses: entries are bytes")
         self._url = url
-        self._given = client
-        self._options = {} if url is None else _pool_options(url)
+        self._given = None if client is None else GivenClient(client)
+        at_once = MAX_AT_ONCE
+        if self._given is not None:
+            if credential_provider is not None:
+                raise ConfigError("credential_provider", "belongs to the client, which is given")
+            make: Callable[[], Client] = self._given.get
+            at_once = min(at_once, self._given.max_connections)
+        else:
+            make = maker(url or "", credential_provider=credential_provider, max_connections=MAX_CONNECTIONS)
         # redis-py's pool raises where it has no connection left; a moment's wait under the deadline is better.
-        self._slots = PerLoop(lambda: asyncio.Semaphore(MAX_AT_ONCE))
-        self._clients = PerLoop(self._connect, _disconnect)
-        self._kept = PerLoop(lambda: KeptConnections(self.client(), limit=MAX_AT_ONCE))
+        self._slots = PerLoop(lambda: asyncio.Semaphore(at_once))
+        self._clients = PerLoop(make, _close)
+        self._kept = PerLoop(lambda: KeptConnections(self._clients.get().redis, limit=MAX_AT_ONCE))
+        # A given client keeps its connections to itself, and in a cluster there is one pool for each node.
+        self._past_the_pool = self._given is None and urlsplit(url or "").scheme.partition("+")[2] != "cluster"
 
-    def client(self) -> Redis:
-        """The client of the running event loop; closed with the loop, if not before.
+    def client(self) -> Any:
+        """redis-py's client of the running event loop; closed with the loop, if not before, unless it was given.
 
         Raises:
-            RuntimeError: no event loop is running, or it is ending.
+            RuntimeError: no event loop is running, it is ending, or it is not that of the client that was given.
         """
-        return self._given or self._clients.get()
+        return self._clients.get().redis
 
     @property
     def slot(self) -> asyncio.Semaphore:
@@ -67,34 +85,119 @@ class RedisLink:
         return self._slots.get()
 
     def ask(self, *command: bytes) -> Awaitable[Any]:
-        """The reply to `command`, on the shortest way: past the pool, unless the client was given with one of its own.
+        """The reply to `command`, on the shortest way: past the pool, where we have one to ourselves.
 
-        Takes a `slot` where it needs one.
+        Takes a slot where it needs one.
 
         Raises:
             RedisError: the server refused the command, or the connection failed.
         """
-        if self._given is None:
+        if self._past_the_pool:
             kept = self._kept.get()
             if kept.available:
                 return kept.ask(*command)
-        return self._ask_client(command)
+        return self.command(command[0].decode(), *command[1:])
 
-    async def _ask_client(self, command: tuple[bytes, ...]) -> Any:
-        client: Any = self.client()
+    async def ask_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """What stands under each of `keys`, wherever they are in a cluster. Takes a slot where it needs one.
+
+        Raises:
+            RedisError: a server refused the command, or a connection failed.
+        """
+        if isinstance(self._clients.get(), ClusterClient):
+            return await self.each([("GET", key) for key in keys])
+        found: list[bytes | None] = await self.ask(b"MGET", *keys)
+        return found
+
+    async def each(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to commands of one key each, as few round trips as there are servers. Takes a slot by itself.
+
+        Raises:
+            RedisError: the first that a server refused, or that found no connection.
+        """
         async with self.slot:
-            return await client.execute_command(*command)
+            return _replies(await self._clients.get().each(commands))
+
+    async def command(self, *command: Argument, key: Argument | None = None) -> Any:
+        """The reply to one command, as redis-py's `execute_command` returns it. Takes a slot by itself.
+
+        In a cluster a command whose connection failed is sent once more, so it may have been carried out twice.
+
+        Args:
+            command: Name and arguments. Its keys are in one slot.
+            key: In a cluster, its owner is asked; for commands without a key of their own, such as `INFO` or `TIME`.
+
+        Raises:
+            RedisError: the server refused the command, or the connection failed.
+        """
+        async with self.slot:
+            return await self._clients.get().command(*command, key=key)
+
+    async def evaluate(self, script: Script, keys: Sequence[Argument], arguments: Sequence[Argument] = ()) -> Any:
+        """What `script` returns; sent whole only where the server does not know it yet. Takes a slot by itself.
+
+        Args:
+            script: What to run.
+            keys: All in one slot; one at least.
+            arguments: What the script finds in `ARGV`.
+
+        Raises:
+            RedisError: the script failed, or the connection did.
+        """
+        rest = (len(keys), *keys, *arguments)
+        try:
+            return await self.command("EVALSHA", script.digest, *rest)
+        except NoScriptError:
+            return await self.command("EVAL", script.text, *rest)
+
+    async def pipelined(self, *commands: Command, key: Argument) -> list[Any]:
+        """The replies to commands sent together on one connection to the owner of `key`. Takes a slot by itself.
+
+        What depends on the connection works, as `WAIT` does; and nothing comes in between on the way, though the
+        server may run the commands of others between them. In a cluster all are sent once more where the owner has
+        changed or the connection failed, so they may have been carried out twice.
+
+        Raises:
+            RedisError: the first that the server refused, or the connection failed.
+        """
+        async with self.slot:
+            return _replies(await self._clients.get().together(commands, key))
+
+    async def blocking(self, *command: Argument, key: Argument) -> Any:
+        """The reply to a command that may wait, such as `XREAD BLOCK`: its connection is no read's loss.
+
+        The connection is used again for the next such command, and closed when this call is cancelled or fails.
+
+        Args:
+            command: Name and arguments.
+            key: In a cluster, its owner is asked.
+
+        Raises:
+            RedisError: the server refused the command, or the connection failed.
+        """
+        return await self._clients.get().blocking(*command, key=key)
+
+    async def scan(self, match: str, *, count: int = 1000) -> AsyncIterator[list[bytes]]:
+        """The keys that fit the glob `match`, on every primary, in batches of about `count`; a key may come twice."""
+        batches = self._clients.get().scan(match, count)
+        while True:
+            async with self.slot:
+                keys = await anext(batches, None)
+            if keys is None:
+                return
+            yield keys
+
+    async def ping(self) -> None:
+        """Return if Redis answers, wherever keys are kept; how a failover is noticed if the old master only hangs."""
+        await self._clients.get().ping()
 
     async def aclose(self) -> None:
-        """Close the running loop's client. One is made anew when it is asked for again."""
+        """Close the running loop's client, unless it was given. One is made anew when it is asked for again."""
         await self._kept.aclose()
         await self._clients.aclose()
 
     def __repr__(self) -> str:
-        return f"<RedisLink {'of a given client' if self._url is None else _without_secrets(self._url)}>"
-
-    def _connect(self) -> Redis:
-        return Redis.from_pool(ConnectionPool(**self._options))
+        return f"<RedisLink {'of a given client' if self._url is None else without_secrets(self._url)}>"
 
 
 class RedisTier(Tier):
@@ -118,8 +221,7 @@ class RedisTier(Tier):
         try:  # as in `_translated`, which would cost every hit a microsecond more
             if len(keys) == 1:
                 return [await self._link.ask(b"GET", self._key(keys[0]))]
-            found: list[bytes | None] = await self._link.ask(b"MGET", *map(self._key, keys))
-            return found
+            return await self._link.ask_many(list(map(self._key, keys)))
         except Exception as error:
             raise TierError(f"{self.name}: {describe(error)}") from error
 
@@ -128,24 +230,21 @@ class RedisTier(Tier):
         if not writes:
             return
         with self._translated():
-            async with self._link.slot, self._link.client().pipeline(transaction=False) as pipe:
-                for write in writes:
-                    pipe.set(self._key(write.key), write.data, px=max(1, round(write.ttl * 1000)))
-                # Raised by the pipeline itself, an error would quote the command, hence the entry's bytes.
-                _raise_first(await pipe.execute(raise_on_error=False))
+            await self._link.each(
+                [("SET", self._key(key), data, "PX", max(1, round(ttl * 1000))) for key, data, ttl in writes]
+            )
 
     async def delete_many(self, keys: Sequence[str]) -> None:
         """Forget each of `keys`."""
         if not keys:
             return
         with self._translated():
-            async with self._link.slot:
-                await self._link.client().unlink(*map(self._key, keys))
+            await self._link.each([("UNLINK", self._key(key)) for key in keys])
 
     async def ping(self) -> None:
         """Return if Redis answers."""
         with self._translated():
-            await self._link.client().ping()
+            await self._link.ping()
 
     async def aclose(self) -> None:
         """Close the running loop's connections."""
@@ -169,61 +268,13 @@ class RedisTier(Tier):
             raise TierError(f"{self.name}: {describe(error)}") from error
 
 
-def _pool_options(url: str) -> dict[str, Any]:
-    """Arguments of a connection pool for `url`, tried out without connecting.
-
-    Raises:
-        ConfigError: the URL cannot be used. The message does not quote it: who knows which part is the password.
-    """
-    try:
-        options = {**parse_url(url), **_settings()}
-        _check_database(url)
-        pool: Any = ConnectionPool(**options)
-        pool.make_connection()
-    except Exception as error:
-        raise ConfigError(
-            "url",
-            f"is not one that redis-py can use ({type(error).__name__}); expected"
-            " redis://[user:password@]host[:port][/db], rediss://... or unix:///path",
-        ) from None
-    # Fewer than the slots may use at a time would make errors of a rush.
-    return {**options, "max_connections": MAX_CONNECTIONS}
-
-
-def _settings() -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": None,
-        "socket_connect_timeout": None,
-        "health_check_interval": 0,
-        "decode_responses": False,
-    }
-    # While they are on, the pool skips its check for unread bytes on a connection. Clients before 8.1 lack them.
-    if "maint_notifications_config" in inspect.signature(ConnectionPool).parameters:
-        settings["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
-    return settings
-
-
-def _check_database(url: str) -> None:
-    """redis-py takes `/typo` for database 0."""
-    parts = urlsplit(url)
-    if parts.scheme != "unix":
-        int(parts.path.strip("/") or 0)
-
-
-def _without_secrets(url: str) -> str:
-    """`url` without password and options."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    name, colon, _ = user.partition(":")
-    return f"{parts.scheme}://{name}{colon and ':***'}{at}{host}{parts.path}"
-
-
-def _raise_first(replies: Sequence[object]) -> None:
+def _replies(replies: list[Any]) -> list[Any]:
+    """`replies`, if none of them is an error."""
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply
+    return replies
 
 
-async def _disconnect(client: Redis) -> None:
+async def _close(client: Client) -> None:
     await client.aclose()

@@ -163,11 +163,11 @@ class World:
         self.follows = self.random.random() < 0.7
         """Whether workers follow the log, or hear of it only when they ask."""
         self.forgetful = self.random.random() < 0.3
-        self._slow = self.random.choice(
+        self.slow = self.random.choice(
             ("reply to ask", "reply to confirm", "reply to append", "news", "L2 reply", "L2 write", "loader", "nothing")
         )
         self._softly = (0, 0)
-        self._keys = self.random.choice(("x", "y", "xy"))
+        self.keys = self.random.choice(("x", "y", "xy"))
         self._readers, self._writers = self.random.choice(WHO)
         self.trace: list[str] = []
         self.violation: str | None = None
@@ -185,6 +185,7 @@ class World:
             (2, self._invalidate_softly),
             (1, self._gap),
             (1, self._trim),
+            (2, self._upset),
             (1, self._clear),
             (2, self._evict),
             (1, self._lose_control),
@@ -285,14 +286,14 @@ class World:
     def _open_a_gate(self) -> None:
         if self._gates:
             index = self.random.randrange(len(self._gates))
-            if self._gates[index][0].startswith(self._slow) and self.random.random() < 0.8:
+            if self._gates[index][0].startswith(self.slow) and self.random.random() < 0.8:
                 return
             label, opened = self._gates.pop(index)
             self.note(f"opens: {label}")
             opened.set_result(None)
 
     def _read(self) -> None:
-        self._start_read(self.workers[self.random.choice(self._readers)], self.random.choice(self._keys))
+        self._start_read(self.workers[self.random.choice(self._readers)], self.random.choice(self.keys))
 
     def _start_read(self, worker: Process, key: str, also: Versions = (0, 0)) -> None:
         now = self.clock.monotonic()
@@ -330,6 +331,15 @@ class World:
             self._softly = _newest(self._softly, promise)
 
         self._go(f"{worker.name}: invalidates {TAGS[fact]} = {self.origin[fact]} softly", run())
+
+    def _upset(self) -> None:
+        """While somebody waits for an answer about an entry, what it says is overtaken."""
+        if any(label == "reply to ask" for label, _ in self._gates or ()):
+            self.slow = "reply to ask"
+            self._invalidate()
+            self.random.choice((self._gap, self._lose_control))()
+            self.clock.tick(MAX_LAG)
+            self._read()
 
     def _gap(self) -> None:
         self.note("the log is trimmed")

@@ -19,7 +19,8 @@ from tests.servers import RedisServer
 from tests.tiers import doubles
 from tests.tiers.doubles import Recorder, until
 
-KINDS = ["own", "scripted", *(f"{kind} {version}" for version in BINARIES for kind in ("redis", "guarded", "batched"))]
+SERVERS = [*BINARIES, "cluster", "sentinel"]
+KINDS = ["own", "scripted", *(f"{kind} {server}" for server in SERVERS for kind in ("redis", "guarded", "batched"))]
 _prefixes = itertools.count()
 
 Opened = Callable[[Callable[[Tier], Awaitable[None]]], None]
@@ -33,12 +34,20 @@ class RunningClock(TickingClock):
         return SystemClock().monotonic()
 
 
+def url_of(server: str, request: pytest.FixtureRequest) -> str:
+    if server in BINARIES:
+        servers: dict[str, RedisServer] = request.getfixturevalue("redis_servers")
+        return servers[server].url
+    url: str = request.getfixturevalue("redis_cluster" if server == "cluster" else "redis_sentinels").url
+    return url
+
+
 @pytest.fixture(params=KINDS)
-def opened(request: pytest.FixtureRequest, redis_servers: dict[str, RedisServer]) -> Opened:
-    kind, _, version = str(request.param).partition(" ")
+def opened(request: pytest.FixtureRequest) -> Opened:
+    kind, _, server = str(request.param).partition(" ")
     tier: Tier = doubles.ScriptedTier() if kind == "own" else ScriptedTier(clock=RunningClock())
-    if version:
-        tier = RedisTier(RedisLink(redis_servers[version].url), prefix=f"contract{next(_prefixes)}:")
+    if server:
+        tier = RedisTier(RedisLink(url_of(server, request)), prefix=f"contract{next(_prefixes)}:")
     if kind in ("guarded", "batched"):
         signals = Recorder()
         breaker = Breaker(tier=tier.name, deadline=5.0, clock=SystemClock(), signals=signals)

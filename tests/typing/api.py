@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, assert_type
 
 from fastapi import FastAPI
+from redis.asyncio import Redis, RedisCluster
+from redis.credentials import UsernamePasswordCredentialProvider
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -44,6 +46,11 @@ def who(scope: Mapping[str, Any]) -> str | None:
 
 
 cache = TierCache.from_url("redis://localhost:6379/0", namespace="shop", deadline=0.2, max_lag=1, max_unverified=60)
+with_credentials = TierCache.from_url(
+    "redis+cluster://a,b", credential_provider=UsernamePasswordCredentialProvider("user", "secret")
+)
+assert_type(TierCache.from_client(Redis(), namespace="shop", deadline=0.2), TierCache)
+assert_type(TierCache.from_client(RedisCluster(host="a")), TierCache)
 memory_only = TierCache()
 scripted = TierCache(l2=ScriptedTier(), clock=TickingClock())
 assert_type(cache, TierCache)

@@ -1,0 +1,152 @@
+"""What is asked of a Redis, whichever kind it is, and how one server does it. One client for each event loop."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+Argument = bytes | str | int | float
+Command = Sequence[Argument]
+
+
+class Script:
+    """A Lua script, with the digest by which servers know it."""
+
+    __slots__ = ("digest", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"<Script {self.digest}>"
+
+
+class OwnConnections:
+    """Connections that no pool counts, for commands that wait: each is used by one command at a time.
+
+    Args:
+        make: Makes a connection, without connecting it.
+        parse: Reads the reply to the command that it is told.
+    """
+
+    def __init__(self, make: Callable[[], Any], parse: Callable[[Any, Any], Awaitable[Any]]) -> None:
+        self._make = make
+        self._parse = parse
+        self._idle: list[Any] = []
+        self._busy: set[Any] = set()
+
+    async def ask(self, *command: Argument) -> Any:
+        """The reply to `command`; the connection is closed if there is none, cancellation included."""
+        connection = self._idle.pop() if self._idle else self._make()
+        self._busy.add(connection)
+        try:
+            await connection.connect()
+            await connection.send_command(*command)
+            reply = await self._parse(connection, command[0])
+        except BaseException:
+            self._busy.discard(connection)
+            await connection.disconnect(nowait=True)
+            raise
+        if connection in self._busy:
+            self._busy.discard(connection)
+            self._idle.append(connection)
+        else:  # told to end meanwhile, perhaps before it was connected
+            await connection.disconnect(nowait=True)
+        return reply
+
+    async def aclose(self) -> None:
+        """Close all of them, those in use included."""
+        connections = [*self._idle, *self._busy]
+        self._idle.clear()
+        self._busy.clear()
+        for connection in connections:
+            await connection.disconnect(nowait=True)
+
+    def __repr__(self) -> str:
+        return f"<OwnConnections idle={len(self._idle)} busy={len(self._busy)}>"
+
+
+class Client(ABC):
+    """One event loop's client of one Redis, of whichever kind. Replies are those of redis-py's `execute_command`."""
+
+    redis: Any
+    """redis-py's client."""
+
+    @abstractmethod
+    async def command(self, *command: Argument, key: Argument | None = None) -> Any:
+        """The reply to one command; `key` says whose owner is asked, where the command itself names no key."""
+
+    @abstractmethod
+    async def each(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to commands with one key each, wherever the keys are; an error stands in its reply's place."""
+
+    @abstractmethod
+    async def together(self, commands: Sequence[Command], key: Argument) -> list[Any]:
+        """Likewise, to commands sent on one connection to the owner of `key`."""
+
+    @abstractmethod
+    async def blocking(self, *command: Argument, key: Argument) -> Any:
+        """The reply to a command that may wait, on a connection that nobody else uses meanwhile."""
+
+    @abstractmethod
+    def scan(self, match: str, count: int) -> AsyncIterator[list[bytes]]:
+        """Keys that fit `match`, in batches of about `count`."""
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Return if Redis answers where keys are read and written; look first for where that is."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close what this object has opened."""
+
+
+class SingleClient(Client):
+    """One server.
+
+    Args:
+        redis: redis-py's client.
+        given: Whether somebody else closes `redis`.
+    """
+
+    def __init__(self, redis: Any, *, given: bool = False) -> None:
+        self.redis = redis
+        self._given = given
+        self._own = OwnConnections(redis.connection_pool.make_connection, redis.parse_response)
+
+    async def command(self, *command: Argument, key: Argument | None = None) -> Any:
+        return await self.redis.execute_command(*command)
+
+    async def each(self, commands: Sequence[Command]) -> list[Any]:
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            # Raised by the pipeline itself, an error would quote the command, hence the entry's bytes.
+            replies: list[Any] = await pipe.execute(raise_on_error=False)
+            return replies
+
+    async def together(self, commands: Sequence[Command], key: Argument) -> list[Any]:
+        return await self.each(commands)
+
+    async def blocking(self, *command: Argument, key: Argument) -> Any:
+        return await self._own.ask(*command)
+
+    async def scan(self, match: str, count: int) -> AsyncIterator[list[bytes]]:
+        cursor = -1
+        while cursor:
+            cursor, keys = await self.redis.execute_command("SCAN", max(cursor, 0), "MATCH", match, "COUNT", count)
+            yield keys
+
+    async def ping(self) -> None:
+        await self.redis.execute_command("PING")
+
+    async def aclose(self) -> None:
+        await self._own.aclose()
+        if not self._given:
+            await self.redis.aclose()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.redis.connection_pool!r}>"
