@@ -95,6 +95,11 @@ class Knowledge:
         entry.at = max(entry.at, position)
         return Verdict.FRESH
 
+    def look_again(self) -> None:
+        """Let every entry be judged anew."""
+        with self._changing:
+            self.version += 1
+
     def start_anew(self, epoch: str, position: int) -> None:
         """Forget everything: at the start, and on learning of another epoch (I4)."""
         with self._changing:

@@ -122,7 +122,8 @@ class Invalidation:
         answer = await self._try(lambda: self.log.ask(entry.tags))
         if answer is None or not self._hear(answer, sent) or answer.epoch != sent.epoch:
             return Verdict.INVALID
-        return _worse(self.knowledge.learn(entry, answer), self._held.judge(entry))
+        held = self._held.judge(entry)
+        return _worse(held, self.knowledge.learn(entry, answer))
 
     def judge_here(self, entry: Entry) -> Verdict:
         """What this worker can say of `entry` by itself; UNKNOWN where it would have to ask."""
@@ -130,9 +131,11 @@ class Invalidation:
         version = knowledge.version  # before judging: another thread may raise it meanwhile
         if entry.checked == version:
             return Verdict.FRESH
+        # What is held first: once it is sent, the map knows of it.
+        held = self._held.judge(entry) if self._held else Verdict.FRESH
         verdict = knowledge.judge(entry)
-        if self._held:
-            verdict = _worse(verdict, self._held.judge(entry))
+        if held is not Verdict.FRESH:
+            verdict = _worse(held, verdict)
         if verdict is Verdict.FRESH:
             entry.checked = version
         return verdict
@@ -305,7 +308,7 @@ class Invalidation:
 
     def _hold(self, purge: Purge) -> None:
         self._held.add(purge)
-        self.knowledge.version += 1
+        self.knowledge.look_again()
         self.lease.end()
         with contextlib.suppress(RuntimeError):  # a loop that is ending: whoever uses the cache next sends it
             self._retrying.get().begin(self._retry)

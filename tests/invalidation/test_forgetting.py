@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any
 
@@ -16,7 +16,7 @@ from asgi_tiercache.invalidation.knowledge import Knowledge, Verdict
 from asgi_tiercache.invalidation.log import MAX_PATTERNS, Answer, Appended, ProcessLog, Purge, Record, position_at
 from asgi_tiercache.testing import TickingClock
 from asgi_tiercache.types import Entry, Stamp
-from tests.invalidation.scripted import an_entry
+from tests.invalidation.scripted import ScriptedLog, Worker, an_entry
 
 
 class Interruption:
@@ -117,6 +117,35 @@ def test_a_stamp_taken_while_the_epoch_changes_is_of_one_of_the_two() -> None:
     with Interruption(lambda: seen.append(knowledge.stamp())):
         knowledge.heard(Answer("f", 3, 0, ()))
     assert {stamp for stamp in seen if stamp.epoch == "f"} == {Stamp("f", 3)}
+
+
+def test_what_is_held_is_fresh_at_no_moment_while_another_thread_sends_it() -> None:
+    for line in range(60):
+        log = ScriptedLog()
+        worker = Worker(log)
+
+        async def hold(worker: Worker = worker, log: ScriptedLog = log) -> Entry:
+            await worker.service.confirm()
+            entry = worker.fill("a")
+            log.fail()
+            await worker.service.invalidate(["a"])
+            log.recover()
+            return entry
+
+        async def send(worker: Worker = worker) -> None:
+            await worker.service.confirm()
+
+        old = asyncio.run(hold())
+        with Interruption(functools.partial(_run, send), at=line) as interruption:
+            verdict = worker.service.judge_here(old)
+        assert verdict is Verdict.INVALID
+        if interruption.lines <= line:
+            return
+    raise AssertionError("it has more lines than that")
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(work())
 
 
 # ---- stale entries ----
