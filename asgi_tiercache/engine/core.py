@@ -187,16 +187,14 @@ class Engine:
 
     # ---- making anew what is stale ----
 
-    def refresh(
-        self, key: str, work: Callable[[Flight[Entry]], Coroutine[Any, Any, None]], *, owner: Fill
-    ) -> Flight[Entry] | None:
-        """Begin a fill that nobody waits for; None where one is under way already, or too many of them are."""
-        if self._refreshing >= MAX_REFRESHES or self.fills.under_way(key) is not None:
-            return None
-        flight = self.fills.lead(key, work, owner=owner)
+    def may_refresh(self, key: str) -> bool:
+        """Whether a fill that nobody waits for may begin: none is under way already, nor are too many of them."""
+        return self._refreshing < MAX_REFRESHES and self.fills.under_way(key) is None
+
+    def refresh(self, key: str, work: Callable[[Flight[Entry]], Coroutine[Any, Any, None]], *, owner: Fill) -> None:
+        """Begin a fill that nobody waits for, where `may_refresh` allows it."""
         self._refreshing += 1
-        flight.task.add_done_callback(self._refreshed)
-        return flight
+        self.fills.lead(key, work, owner=owner).task.add_done_callback(self._refreshed)
 
     def _refreshed(self, task: object) -> None:
         self._refreshing -= 1

@@ -217,7 +217,7 @@ class Responder:
 
     def _refresh(self) -> None:
         """Make a stale response anew, behind the back of the client that is given it."""
-        if self._request.scope["method"] != "GET":
+        if self._request.scope["method"] != "GET" or not self._engine.may_refresh(self._fill_key):
             return
         theirs = self._request.scope
         # Middleware above goes on using its own, and may yet put what it finds there into this client's answer.
