@@ -162,11 +162,6 @@ class Policy:
         except TypeError as error:
             raise ConfigError("policy", str(error)) from None
 
-    @property
-    def memory_ttl(self) -> float:
-        """The longest time, in seconds, that an entry stays in this process."""
-        return math.inf if self.l1_ttl is None else self.l1_ttl
-
     def ttl_for(self, status: int) -> float | None:
         """The freshness lifetime that the policy gives a response with `status`; None where it gives none."""
         return self.status_ttl.get(status, self.ttl)

@@ -117,19 +117,27 @@ Listener = Callable[[Signal], None]
 
 
 class Signals:
-    """Hands each signal to every listener, in the order in which they subscribed."""
+    """Hands each signal to every listener of its kind, in the order in which they subscribed."""
 
     def __init__(self) -> None:
-        self._listeners: tuple[Listener, ...] = ()
+        self._listeners: tuple[tuple[Listener, tuple[type, ...]], ...] = ()
+        self._of_kind: dict[type, tuple[Listener, ...]] = {}
+        """What `emit` needs: a listener costs nothing where it does not listen."""
 
-    def subscribe(self, listener: Listener) -> None:
-        """Call `listener` with every signal from now on, on the thread that emits it."""
-        self._listeners = (*self._listeners, listener)
+    def subscribe(self, listener: Listener, *kinds: type) -> None:
+        """Call `listener` with every signal from now on, on the thread that emits it; with `kinds`, with these only."""
+        self._listeners = (*self._listeners, (listener, kinds))
+        self._of_kind = {}
 
     def emit(self, signal: Signal) -> None:
         """Report `signal`. A listener that raises is logged; it fails nobody's request."""
-        for listener in self._listeners:
+        kind = type(signal)
+        listeners = self._of_kind.get(kind)
+        if listeners is None:
+            listeners = tuple(each for each, kinds in self._listeners if not kinds or kind in kinds)
+            self._of_kind[kind] = listeners
+        for listener in listeners:
             try:
                 listener(signal)
             except Exception:
-                logger.exception("listener %r failed on %s", listener, type(signal).__name__)
+                logger.exception("listener %r failed on %s", listener, kind.__name__)

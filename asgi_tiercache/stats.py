@@ -168,7 +168,7 @@ class _Breaker:
 
 
 class Stats:
-    """Counts signals; `signals.subscribe(Stats())` sets it going.
+    """Counts signals; `Stats().listen_to(signals)` sets it going.
 
     Memory is bounded whatever it is told: 1,000 routes, and 64 names in every other count.
 
@@ -204,11 +204,10 @@ class Stats:
             signals.CallbackFailed: self._callback_failed,
         }
 
-    def __call__(self, signal: signals.Signal) -> None:
-        """Count `signal`; a kind that has no count is ignored."""
-        handler = self._handlers.get(type(signal))
-        if handler is not None:
-            handler(signal)
+    def listen_to(self, emitted: signals.Signals) -> None:
+        """Count what is emitted there from now on."""
+        for kind, handler in self._handlers.items():
+            emitted.subscribe(handler, kind)
 
     def __repr__(self) -> str:
         total = self._total().summary()["answers"]

@@ -37,7 +37,7 @@ from asgi_tiercache.keys.template import literal_tag
 from asgi_tiercache.logs import FailureLog
 from asgi_tiercache.outbox import Outboxes
 from asgi_tiercache.purging import Purger, Purging
-from asgi_tiercache.signals import Signals
+from asgi_tiercache.signals import BreakerChanged, Signals, TierFailed
 from asgi_tiercache.stats import RegionSize, Stats
 from asgi_tiercache.statsapp import make_stats_app
 from asgi_tiercache.tiers.breaker import Breaker
@@ -130,8 +130,8 @@ class TierCache(Purging):
         events = Events(self.engine, self.outboxes, namespace=self.namespace, waiter=self._bridge.waiter)
         super().__init__(purger, self.engine.invalidation, events)
         self._stats = Stats(self._regions)
-        signals.subscribe(self._stats)
-        signals.subscribe(FailureLog())
+        self._stats.listen_to(signals)
+        signals.subscribe(FailureLog(), BreakerChanged, TierFailed)
         self._place = Place(memory.bucket(_DIRECT.region), _DIRECT)
         self._codec = codec_for(Any, where="cache.set")
         self._home: asyncio.AbstractEventLoop | None = None

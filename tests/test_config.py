@@ -24,7 +24,7 @@ def test_the_presets_are_what_the_design_says(
     preset: Policy, l1: float, l2: float, entries: int, eviction: str, compress: bool
 ) -> None:
     region = preset.region
-    assert (preset.memory_ttl, preset.ttl) == (l1, l2)
+    assert (preset.l1_ttl, preset.ttl) == (l1, l2)
     assert (region.max_entries, region.eviction, preset.compress) == (entries, eviction, compress)
 
 
@@ -135,7 +135,7 @@ def test_statuses_with_lifetimes_of_their_own_need_no_general_one() -> None:
 
 
 def test_without_l1_ttl_the_copy_in_memory_lives_as_long_as_the_entry() -> None:
-    assert Policy(ttl=5).memory_ttl == math.inf
+    assert Policy(ttl=5).l1_ttl is None
 
 
 @pytest.mark.parametrize(("made", "name"), [(Policy(ttl=1), "ttl"), (Region(), "name")])

@@ -58,3 +58,13 @@ def test_a_listener_that_subscribes_another_is_heard_from_the_next_signal_on() -
     assert seen == []
     signals.emit(Evicted("r", 2))
     assert seen == [Evicted("r", 2)]
+
+
+def test_a_listener_of_some_kinds_hears_no_others() -> None:
+    signals = Signals()
+    seen: list[Signal] = []
+    signals.emit(Evicted("r", 1))
+    signals.subscribe(seen.append, Invalidated)
+    signals.emit(Evicted("r", 2))
+    signals.emit(Invalidated("tag", 2, True))
+    assert seen == [Invalidated("tag", 2, True)]

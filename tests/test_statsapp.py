@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
 from asgi_tiercache.errors import ConfigError
-from asgi_tiercache.signals import Answered, Evicted, Invalidated, TierFailed, TierRead
+from asgi_tiercache.signals import Answered, Evicted, Invalidated, Signals, TierFailed, TierRead
 from asgi_tiercache.stats import RegionSize, Stats
 from asgi_tiercache.statsapp import make_stats_app
 
@@ -22,13 +22,14 @@ TOKEN = "correct-horse"
 
 
 def busy_stats() -> Stats:
-    stats = Stats(lambda: [RegionSize("static", 1, 10, 500, 1_000, 0)])
-    stats(Answered("/secret/{who}", "hit", "L1", 1e-6))
-    stats(Answered("/secret/{who}", "pass", "cookie", 0.0))
-    stats(TierRead("L2", 1, 1, 0.001))
-    stats(TierFailed("L2", "get_many", "key api:response:/secret/42 timed out"))
-    stats(Evicted("static", 1))
-    stats(Invalidated("tag", 1, True))
+    stats, signals = Stats(lambda: [RegionSize("static", 1, 10, 500, 1_000, 0)]), Signals()
+    stats.listen_to(signals)
+    signals.emit(Answered("/secret/{who}", "hit", "L1", 1e-6))
+    signals.emit(Answered("/secret/{who}", "pass", "cookie", 0.0))
+    signals.emit(TierRead("L2", 1, 1, 0.001))
+    signals.emit(TierFailed("L2", "get_many", "key api:response:/secret/42 timed out"))
+    signals.emit(Evicted("static", 1))
+    signals.emit(Invalidated("tag", 1, True))
     return stats
 
 
@@ -192,8 +193,9 @@ def test_other_methods_are_not_allowed(method: str) -> None:
 
 
 def test_control_characters_in_a_route_are_escaped() -> None:
-    stats = Stats()
-    stats(Answered("/a\n\x1b[2J", "hit", "L1", 0.0))
+    stats, signals = Stats(), Signals()
+    stats.listen_to(signals)
+    signals.emit(Answered("/a\n\x1b[2J", "hit", "L1", 0.0))
     app = make_stats_app(lambda routes: stats.snapshot(routes=routes), token=TOKEN)
     response = TestClient(app).get("/stats", headers=bearer(TOKEN))
     assert b"\n" not in response.content

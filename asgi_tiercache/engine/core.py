@@ -225,12 +225,15 @@ class Engine:
 
     def _timed(self, entry: Entry, policy: Policy) -> bool:
         """Give the entry its place on this process's monotonic clock; False if its time is over."""
-        now = self.clock.monotonic()
-        age = max(0.0, self.clock.time() - entry.created)
-        remaining = min(entry.lifetime, LONGEST_LIFETIME) - age
+        clock = self.clock
+        now = clock.monotonic()
+        age = clock.time() - entry.created
+        age = max(age, 0.0)
+        lifetime, bound = entry.lifetime, policy.l1_ttl
+        remaining = (lifetime if lifetime < LONGEST_LIFETIME else LONGEST_LIFETIME) - age
         entry.at = entry.stamp.position
         entry.born = now - age
-        entry.expires = now + min(remaining, policy.memory_ttl)
+        entry.expires = now + (remaining if bound is None or remaining < bound else bound)
         entry.validated = has_validator(entry.headers)
         return remaining > 0
 

@@ -86,11 +86,11 @@ class Knowledge:
         hard, soft, floor, soft_floor = self._hard.get, self._soft.get, self.floor, self.soft_floor
         patterns = tuple(self._patterns.items()) if self._patterns else ()
         verdict = self._verdict(entry, self.epoch, floor, soft_floor, hard, soft)
-        if verdict is Verdict.INVALID or _matches(entry, patterns, soft=False):
+        if verdict is Verdict.INVALID or (patterns and _matches(entry, patterns, soft=False)):
             return Verdict.INVALID
         if entry.at < self.horizon:
             return Verdict.UNKNOWN
-        if verdict is Verdict.STALE or _matches(entry, patterns, soft=True):
+        if verdict is Verdict.STALE or (patterns and _matches(entry, patterns, soft=True)):
             return Verdict.STALE
         entry.at = max(entry.at, position)
         return Verdict.FRESH
@@ -258,7 +258,5 @@ _Pattern = tuple[str, Sequence[int]]
 
 def _matches(entry: Entry, patterns: Sequence[_Pattern], *, soft: bool) -> bool:
     """Whether a pattern that was invalidated after the entry's stamp matches it."""
-    if not patterns:
-        return False
     position = entry.stamp.position
     return any(ids[soft] > position and matches(glob, entry.tags) for glob, ids in patterns)
