@@ -180,12 +180,16 @@ class Engine:
         if not self._timed(entry, place.policy):
             return None
         current = self.invalidation.current(entry)
-        if not current and await self.invalidation.judge(entry) is Verdict.INVALID:
-            return None
-        if kept != self._kept:
+        stale = False
+        if not current:
+            verdict = await self.invalidation.judge(entry)
+            if verdict is Verdict.INVALID:
+                return None
+            stale = verdict is Verdict.STALE
+        if stale or kept != self._kept:
             since = place.bucket.get(key, self.clock.monotonic())
             if since is not None and since.created >= entry.created:
-                return Found(since, "L1")  # perhaps stored while this was being read
+                return Found(since, "L1")  # perhaps stored while this was being read; or stale, but less so
         if current:
             place.bucket.put(key, entry)
         else:
@@ -194,16 +198,14 @@ class Engine:
 
     # ---- making anew what is stale ----
 
-    def refresh(
-        self, key: str, work: Callable[[Flight[Entry]], Coroutine[Any, Any, None]], *, owner: Fill
-    ) -> Flight[Entry] | None:
-        """Begin a fill that nobody waits for; None where one is under way already, or too many of them are."""
-        if self._refreshing >= MAX_REFRESHES or self.fills.under_way(key) is not None:
-            return None
-        flight = self.fills.lead(key, work, owner=owner)
+    def may_refresh(self, key: str) -> bool:
+        """Whether a fill that nobody waits for may begin: none is under way already, nor are too many of them."""
+        return self._refreshing < MAX_REFRESHES and self.fills.under_way(key) is None
+
+    def refresh(self, key: str, work: Callable[[Flight[Entry]], Coroutine[Any, Any, None]], *, owner: Fill) -> None:
+        """Begin a fill that nobody waits for, where `may_refresh` allows it."""
         self._refreshing += 1
-        flight.task.add_done_callback(self._refreshed)
-        return flight
+        self.fills.lead(key, work, owner=owner).task.add_done_callback(self._refreshed)
 
     def _refreshed(self, task: object) -> None:
         self._refreshing -= 1

@@ -127,7 +127,7 @@ class Values:
         found = await self._engine.fetch(call.place, call.key, call.canonical)
         if found is None or (found.stale and load is None):
             return None
-        if found.stale and load is not None:
+        if found.stale and load is not None and self._engine.may_refresh(call.key):
             self._refresh(call, load)
         return self._loaded(call, found.entry, found.tier, started, fresh=not found.stale)
 

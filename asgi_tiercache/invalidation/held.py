@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 from asgi_tiercache.invalidation.knowledge import Verdict
@@ -30,9 +31,10 @@ _EVERYTHING = _Name("everything", False)
 
 
 class Held:
-    """What waits, one of each name; more than 10,000 become one `clear()`."""
+    """What waits, one of each name; more than 10,000 become one `clear()`. Loops in several threads may use it."""
 
     def __init__(self) -> None:
+        self._changing = threading.Lock()
         self._number = 0
         self.waiting: dict[_Name, _Claim] = {}
 
@@ -44,13 +46,14 @@ class Held:
 
     def add(self, purge: Purge) -> None:
         """Hold `purge`."""
-        self._number += 1
-        for name in _names(purge):
-            settle = max(purge.settle, self.waiting[name].settle if name in self.waiting else 0.0)
-            self.waiting[name] = _Claim(self._number, settle)
-        if len(self.waiting) > MAX_HELD:
-            settle = max(claim.settle for claim in self.waiting.values())
-            self.waiting = {_EVERYTHING: _Claim(self._number, settle)}
+        with self._changing:
+            self._number += 1
+            for name in _names(purge):
+                settle = max(purge.settle, self.waiting[name].settle if name in self.waiting else 0.0)
+                self.waiting[name] = _Claim(self._number, settle)
+            if len(self.waiting) > MAX_HELD:
+                settle = max(claim.settle for claim in self.waiting.values())
+                self.waiting = {_EVERYTHING: _Claim(self._number, settle)}
 
     def judge(self, entry: Entry) -> Verdict:
         """What the held invalidations make of `entry`: FRESH where they do not concern it."""
@@ -63,9 +66,9 @@ class Held:
 
     def batches(self) -> list[tuple[Purge, dict[_Name, _Claim]]]:
         """What to send, hard ones first, each with what `sent` has to be told once it is done."""
-        batches = []
+        batches, waiting = [], tuple(self.waiting.items())
         for soft in (False, True):
-            claims = {name: claim for name, claim in self.waiting.items() if name.soft is soft}
+            claims = {name: claim for name, claim in waiting if name.soft is soft}
             if claims:
                 named = {kind: tuple(name.name for name in claims if name.kind == kind) for kind in ("tag", "pattern")}
                 everything = _Name("everything", soft) in claims
@@ -75,15 +78,16 @@ class Held:
 
     def sent(self, claims: dict[_Name, _Claim]) -> None:
         """Let go of what was sent, but not of what was held again meanwhile."""
-        for name, claim in claims.items():
-            if self.waiting.get(name) == claim:
-                del self.waiting[name]
+        with self._changing:
+            for name, claim in claims.items():
+                if self.waiting.get(name) == claim:
+                    del self.waiting[name]
 
     def _concerns(self, entry: Entry, soft: bool) -> bool:
         waiting = self.waiting
         if _Name("everything", soft) in waiting or any(_Name("tag", soft, tag) in waiting for tag in entry.tags):
             return True
-        globs = [name.name for name in waiting if name.kind == "pattern" and name.soft is soft]
+        globs = [name.name for name in tuple(waiting) if name.kind == "pattern" and name.soft is soft]
         return any(matches(glob, entry.tags) for glob in globs)
 
 

@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -90,19 +91,26 @@ class Listeners:
             self._failed("on_invalidate", f"too slow: not told of the invalidation at {dropped.position}")
         loop = asyncio.get_running_loop()
         if self._calling is None or self._calling[0] is not loop or self._calling[1].done():
-            self._calling = loop, loop.create_task(self._call_all(), name="callbacks of on_invalidate")
+            # In a context of their own: what they read is not read by the fill that has invalidated.
+            task = loop.create_task(self._call_all(), name="callbacks of on_invalidate", context=Context())
+            self._calling = loop, task
 
     async def aclose(self, within: float) -> None:
         """Wait, for at most `within` seconds, until everybody was told."""
         if self._calling is not None and self._calling[0] is asyncio.get_running_loop():
             _, task = self._calling
             await asyncio.wait([task], timeout=within)
-            task.cancel()
-            await asyncio.wait([task])
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+                self._failed("on_invalidate", f"too slow: {len(self._waiting) + 1} not told of at the close")
 
     async def _call_all(self) -> None:
-        while self._waiting:
-            purged = self._waiting.popleft()
+        while True:
+            try:
+                purged = self._waiting.popleft()
+            except IndexError:  # not asked before: another loop may be calling them, too
+                return
             for callback, everywhere in tuple(self._callbacks):
                 if purged.here or everywhere:
                     await self._call(callback, purged)
@@ -113,7 +121,10 @@ class Listeners:
             result = callback(purged)
             if inspect.isawaitable(result):
                 await result
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
             logger.exception("callback %s of on_invalidate failed", name)
             self._signals.emit(CallbackFailed(name, type(error).__name__))
 

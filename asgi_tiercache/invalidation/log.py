@@ -7,8 +7,8 @@ floor below which everything is invalid.
 
 from __future__ import annotations
 
-import itertools
 import secrets
+import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -116,7 +116,9 @@ class InvalidationLog(Protocol):
 
 
 class ProcessLog:
-    """The log of a single process, for a cache without Redis. Remembers the last 100,000 tags invalidated.
+    """The log of a single process, for a cache without Redis: of all its event loops, in threads, too.
+
+    Remembers the last 100,000 tags invalidated.
 
     Forgetting a tag raises the floor past its id (rule I4), so that what it had invalidated stays invalid.
     """
@@ -125,6 +127,7 @@ class ProcessLog:
 
     def __init__(self, *, clock: Clock | None = None, remembered: int = REMEMBERED_TAGS) -> None:
         self._time = (clock or SystemClock()).time
+        self._changing = threading.RLock()
         self._remembered = remembered
         self._epoch = secrets.token_hex(8)
         self._clock = 0
@@ -152,45 +155,60 @@ class ProcessLog:
 
     def answer(self, tags: Sequence[str] = ()) -> Answer:
         """What `ask` returns, without waiting."""
-        if self._clock < self._due <= position_at(self._time()):
-            self._record(Purge())
-        return Answer(
-            self._epoch,
-            self._clock,
-            self._floor,
-            tuple(self._hard.get(tag, 0) for tag in tags),
-            self._soft_floor,
-            tuple(self._soft.get(tag, 0) for tag in tags),
-            tuple((glob, hard, soft) for glob, (hard, soft) in self._patterns.items()),
-        )
+        with self._changing:
+            # The clock has to pass by itself what was dated ahead: the furthest at once, others within a second.
+            now = position_at(self._time())
+            if self._clock < self._due and (self._due <= now or now - self._clock >= position_at(1)):
+                self._record(Purge())
+            return Answer(
+                self._epoch,
+                self._clock,
+                self._floor,
+                tuple(self._hard.get(tag, 0) for tag in tags),
+                self._soft_floor,
+                tuple(self._soft.get(tag, 0) for tag in tags),
+                tuple((glob, hard, soft) for glob, (hard, soft) in self._patterns.items()),
+            )
 
     async def append(self, purge: Purge, *, replicate: bool = False) -> Appended:
         """Done at once; there is no replica to wait for."""
-        if purge.patterns and len({*self._patterns, *purge.patterns}) > MAX_PATTERNS:
-            purge = Purge(everything=True, settle=purge.settle)
-        record = self._record(purge)
-        counts_from = record.counts_from
-        self._due = max(self._due, counts_from)
-        ids = self._soft if purge.soft else self._hard
-        note(ids, purge.tags, counts_from)
-        note_patterns(self._patterns, purge, counts_from)
-        while len(ids) > self._remembered:
-            self._floor = max(self._floor, forget_oldest(ids))
-        if purge.everything and purge.soft:
-            self._soft_floor = max(self._soft_floor, counts_from)
-        elif purge.everything:
-            self._floor = max(self._floor, counts_from)
-            self._hard.clear()
-            self._patterns.clear()
-        return Appended(self._epoch, record.id, record.previous, everything=purge.everything)
+        with self._changing:
+            if purge.patterns and len({*self._patterns, *purge.patterns}) > MAX_PATTERNS:
+                purge = Purge(everything=True, settle=purge.settle)
+            record = self._record(purge)
+            counts_from = record.counts_from
+            self._due = max(self._due, counts_from)
+            if purge.everything and purge.soft:
+                self._soft_floor = max(self._soft_floor, counts_from)
+            elif purge.everything:
+                self._floor = max(self._floor, counts_from)
+                self._forget_what_the_floor_covers()
+            note(self._soft if purge.soft else self._hard, purge.tags, counts_from)
+            note_patterns(self._patterns, purge, counts_from)
+            self._bound()
+            return Appended(self._epoch, record.id, record.previous, everything=purge.everything)
 
     async def read(self, after: int) -> list[Record]:
         """Done at once."""
-        return [record for record in self.records if record.id > after]
+        return [record for record in tuple(self.records) if record.id > after]
 
     async def follow(self, after: int) -> list[Record]:
         """Nobody follows: what is appended here is applied here."""
         return await self.read(after)
+
+    def _bound(self) -> None:
+        while len(self._hard) > self._remembered:
+            self._hard, forgotten = without_oldest(self._hard)
+            self._floor = max(self._floor, forgotten)
+        while len(self._soft) > self._remembered:
+            self._soft, forgotten = without_oldest(self._soft)
+            self._soft_floor = max(self._soft_floor, forgotten)
+
+    def _forget_what_the_floor_covers(self) -> None:
+        """All but what was dated further ahead; patterns too many to be told apart raise the floor instead."""
+        floor = self._floor
+        self._hard = {tag: id_ for tag, id_ in self._hard.items() if id_ > floor}
+        self._patterns = {glob: ids for glob, ids in self._patterns.items() if max(ids) > floor}
 
     def _record(self, purge: Purge) -> Record:
         # Wall time, but never behind the last one, even if that clock is set back.
@@ -201,10 +219,12 @@ class ProcessLog:
 
 
 def note(ids: dict[str, int], names: Iterable[str], id_: int) -> None:
-    """Record in `ids` that each of `names` was invalidated at `id_`; the latest noted stands last."""
+    """Record in `ids` that each of `names` was invalidated at `id_`.
+
+    No name is absent for a moment: other threads judge by `ids` meanwhile.
+    """
     for name in names:
-        known = ids.pop(name, 0)
-        ids[name] = max(known, id_)
+        ids[name] = max(ids.get(name, 0), id_)
 
 
 def note_patterns(ids: dict[str, tuple[int, int]], purge: Purge, id_: int) -> None:
@@ -214,10 +234,11 @@ def note_patterns(ids: dict[str, tuple[int, int]], purge: Purge, id_: int) -> No
         ids[glob] = (hard, max(soft, id_)) if purge.soft else (max(hard, id_), soft)
 
 
-def forget_oldest(ids: dict[str, int]) -> int:
-    """Drop the half noted longest ago; returns the highest id among them, since their absence no longer tells.
+def without_oldest(ids: dict[str, int]) -> tuple[dict[str, int], int]:
+    """What is left of `ids` without the half that is lowest, and the highest of these: their absence no longer tells.
 
-    By halves, so that what depends on that is not disturbed with each invalidation.
+    By halves, so that what depends on that is not disturbed with each invalidation. A mapping of its own, since other
+    threads may be looking into `ids`.
     """
-    oldest = list(itertools.islice(ids, (len(ids) + 1) // 2))
-    return max(ids.pop(name) for name in oldest)
+    limit = sorted(ids.values())[(len(ids) - 1) // 2]
+    return {name: id_ for name, id_ in ids.items() if id_ > limit}, limit

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -66,7 +67,7 @@ class RedisLog:
         """None: calls have neither a deadline nor a breaker; a `TierCache` gives the log that of its tier."""
         slot = namespace or "tiercache"
         self._keys = [f"{{{slot}}}:control", f"{{{slot}}}:log"]
-        self._who = secrets.token_hex(4)
+        self._token = secrets.token_hex(4)
         self._trusting = int(trust_restart)
         self._max_fields = max_fields
 
@@ -103,7 +104,7 @@ class RedisLog:
             secrets.token_hex(8),
             LOG_LENGTH,
             "soft" if purge.soft else "hard",
-            self._who,
+            self._who(),
             round(purge.settle * 1000),
             int(purge.everything),
             LONGEST_LIFETIME * 1000,
@@ -179,6 +180,9 @@ class RedisLog:
     async def _ping(self) -> None:
         await self._link.ping()
 
+    def _who(self) -> str:
+        return f"{self._token}-{os.getpid()}"  # a server may have forked its workers since
+
     # ---- what Redis says ----
 
     def _records(self, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Record]:
@@ -193,7 +197,7 @@ class RedisLog:
                     soft=fields[b"kind"] == b"soft",
                     settle=int(fields.get(b"settle", b"0")) / 1000,
                 )
-                own = fields.get(b"by") == self._who.encode()
+                own = fields.get(b"by") == self._who().encode()
                 records.append(
                     Record(_text(fields[b"epoch"]), _position(id_), _position(fields[b"previous"]), purge, own)
                 )

@@ -47,7 +47,11 @@ end
 local function record(epoch, clock, kind, fields)
   local ms, seq = string.match(clock, '(%d+)-(%d+)')
   local id = '*'
-  if now <= tonumber(ms) then id = ms .. '-' .. string.format('%d', seq + 1) end
+  if now <= tonumber(ms) and tonumber(seq) < 1048575 then
+    id = ms .. '-' .. string.format('%d', seq + 1)
+  elseif now <= tonumber(ms) then  -- positions have room for 20 bits of it
+    id = string.format('%.0f-0', ms + 1)
+  end
   return redis.call('XADD', log, 'MAXLEN', '~', ARGV[2], id,
                     'previous', clock, 'epoch', epoch, 'kind', kind, unpack(fields))
 end
@@ -68,13 +72,15 @@ if epoch then
 end
 if not epoch then epoch, clock = begin(clock) end
 local due = redis.call('HGET', control, 'due')
-if due and later(string.format('%.0f-0', now), due) then
-  -- Nothing was invalidated since one that was dated ahead: the clock has to pass it by itself.
-  if later(due, clock) then
+if due then
+  -- Where nothing is invalidated, the clock has to pass what was dated ahead by itself: the furthest as soon as it can,
+  -- others within a second.
+  local passed = later(string.format('%.0f-0', now), due)
+  if later(due, clock) and (passed or now - string.match(clock, '%d+') >= 1000) then
     clock = record(epoch, clock, 'tick', {})
     redis.call('HSET', control, 'clock', clock)
   end
-  redis.call('HDEL', control, 'due')
+  if passed then redis.call('HDEL', control, 'due') end
 end
 return {epoch, clock, redis.call('HGET', control, 'floor'), redis.call('HGET', control, 'soft')}
 """
@@ -103,7 +109,11 @@ for _, glob in ipairs(globs) do
     count = count + 1
   end
 end
-if count > most_patterns then kind, everything, tags, globs, patterns = 'hard', true, {}, {}, {} end
+local furthest  -- that a pattern was dated ahead which can be told apart no more
+if count > most_patterns then
+  for _, ids in pairs(patterns) do furthest = latest(furthest, latest(ids[1], ids[2])) end
+  kind, everything, tags, globs, patterns = 'hard', true, {}, {}, {}
+end
 
 local fields = {'by', who}
 local function add(name, value)
@@ -131,6 +141,7 @@ end
 local soft = kind == 'soft'
 for _, tag in ipairs(tags) do set((soft and 's:' or 't:') .. tag) end
 if everything then set(soft and 'soft' or 'floor') end
+if furthest then redis.call('HSET', control, 'floor', latest(redis.call('HGET', control, 'floor'), furthest)) end
 for _, glob in ipairs(globs) do
   local ids, which = patterns[glob], soft and 2 or 1
   ids[which] = latest(ids[which], counts)

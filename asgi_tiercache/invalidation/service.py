@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.invalidation.held import Held
@@ -16,6 +17,7 @@ from asgi_tiercache.invalidation.listeners import Listeners
 from asgi_tiercache.invalidation.log import Answer, Appended, InvalidationLog, ProcessLog, Purge, Record
 from asgi_tiercache.invalidation.tail import Tail
 from asgi_tiercache.signals import Invalidated, Signals
+from asgi_tiercache.tiers.loops import PerLoop
 from asgi_tiercache.types import Clock, Entry, Stamp
 
 T = TypeVar("T")
@@ -73,11 +75,11 @@ class Invalidation:
         self._settled_at = -math.inf
         """Monotonic clock at which the last invalidation that this worker dated ahead begins to count as past."""
         self._question: tuple[asyncio.AbstractEventLoop, asyncio.Task[bool]] | None = None
-        self._retrying: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
+        self._retrying = PerLoop(_Retrying, _Retrying.aclose)
         self.knowledge = Knowledge()
         self.lease = Lease(clock.monotonic(), max_lag=max_lag, max_unverified=max_unverified)
         self.listeners = Listeners(signals)
-        self.tail = Tail(log, self.knowledge, clock, self._apply)
+        self.tail = Tail(log, self.knowledge, clock, self._apply, self._hear_of_it)
         if isinstance(log, ProcessLog):  # nobody else writes into it, and it answers at once: known for good
             self.knowledge.heard(log.answer())
             self._renew_lease(clock.monotonic())
@@ -98,9 +100,7 @@ class Invalidation:
             self._renewal()
         if self._question is not None and self._question[0] is loop:
             await asyncio.wait([self._question[1]])
-        if self._retrying is not None and self._retrying[0] is loop:
-            self._retrying[1].cancel()
-            await asyncio.wait([self._retrying[1]])
+        await self._retrying.aclose()
         await self.listeners.aclose(CLOSE_SECONDS)
 
     # ---- judging ----
@@ -122,7 +122,8 @@ class Invalidation:
         answer = await self._try(lambda: self.log.ask(entry.tags))
         if answer is None or not self._hear(answer, sent) or answer.epoch != sent.epoch:
             return Verdict.INVALID
-        return _worse(self.knowledge.learn(entry, answer), self._held.judge(entry))
+        held = self._held.judge(entry)
+        return _worse(held, self.knowledge.learn(entry, answer))
 
     def judge_here(self, entry: Entry) -> Verdict:
         """What this worker can say of `entry` by itself; UNKNOWN where it would have to ask."""
@@ -130,9 +131,11 @@ class Invalidation:
         version = knowledge.version  # before judging: another thread may raise it meanwhile
         if entry.checked == version:
             return Verdict.FRESH
+        # What is held first: once it is sent, the map knows of it.
+        held = self._held.judge(entry) if self._held.waiting else Verdict.FRESH
         verdict = knowledge.judge(entry)
-        if self._held.waiting:
-            verdict = _worse(verdict, self._held.judge(entry))
+        if held is not Verdict.FRESH:
+            verdict = _worse(held, verdict)
         if verdict is Verdict.FRESH:
             entry.checked = version
         return verdict
@@ -146,11 +149,14 @@ class Invalidation:
             self._renewal()
             self.lease.renewing()
             return Trust.VERIFIED
-        heard = await asyncio.shield(self._renewal())
+        heard = await self._hear_of_it()
         trust = self.lease.trust(self._clock.monotonic())
         if trust is Trust.VERIFIED and not heard:
             return Trust.UNVERIFIED
         return trust  # not verified, too, if the answer has taken longer than it is good for
+
+    async def _hear_of_it(self) -> bool:
+        return await asyncio.shield(self._renewal())
 
     def _renewal(self) -> asyncio.Task[bool]:
         loop = asyncio.get_running_loop()
@@ -215,7 +221,8 @@ class Invalidation:
         if self.log.shared:
             self.lease.renew(sent)
         else:
-            self.lease.hold_until(self._settled_at if self._settled_at > self._clock.monotonic() else math.inf)
+            now = self._clock.monotonic()  # while something is dated ahead, the log's clock moves on each second
+            self.lease.hold_until(min(self._settled_at, now + 1.0) if self._settled_at > now else math.inf)
 
     # ---- invalidating ----
 
@@ -301,11 +308,10 @@ class Invalidation:
 
     def _hold(self, purge: Purge) -> None:
         self._held.add(purge)
-        self.knowledge.version += 1
+        self.knowledge.look_again()
         self.lease.end()
-        loop = asyncio.get_running_loop()
-        if self._retrying is None or self._retrying[0] is not loop or self._retrying[1].done():
-            self._retrying = loop, loop.create_task(self._retry())
+        with contextlib.suppress(RuntimeError):  # a loop that is ending: whoever uses the cache next sends it
+            self._retrying.get().begin(self._retry)
 
     async def _retry(self) -> None:
         """Send what is held until nothing is, also on a worker that is asked for nothing meanwhile."""
@@ -324,6 +330,22 @@ class Invalidation:
                 self._drop_memory()
             self._held.sent(claims)
         return not self._held
+
+
+class _Retrying:
+    """The task of one event loop that sends what is held; it may be begun while the loop cancels its tasks."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(work())
+
+    async def aclose(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
 
 _ORDER = (Verdict.INVALID, Verdict.UNKNOWN, Verdict.STALE, Verdict.FRESH)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.invalidation.knowledge import Knowledge
@@ -27,15 +27,22 @@ class Tail:
         knowledge: Tells from where on.
         clock: Measures pauses.
         apply: Takes what is read; of the epoch that the worker was in when it asked.
+        hear: Asks the log where it stands; whether it has answered.
     """
 
     def __init__(
-        self, log: InvalidationLog, knowledge: Knowledge, clock: Clock, apply: Callable[[Sequence[Record]], None]
+        self,
+        log: InvalidationLog,
+        knowledge: Knowledge,
+        clock: Clock,
+        apply: Callable[[Sequence[Record]], None],
+        hear: Callable[[], Awaitable[bool]],
     ) -> None:
         self._log = log
         self._knowledge = knowledge
         self._clock = clock
         self._apply = apply
+        self._hear = hear
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
 
     def __repr__(self) -> str:
@@ -65,7 +72,7 @@ class Tail:
         while True:
             epoch, asked = self._knowledge.epoch, self._clock.monotonic()
             try:
-                records = await self._log.follow(self._knowledge.position)
+                records = await self._next()
             except TierError:
                 await self._clock.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -77,3 +84,11 @@ class Tail:
                 self._apply(records)
             elif self._clock.monotonic() - asked < AT_ONCE:
                 await self._clock.sleep(FIRST_PAUSE)  # nothing readable, yet something that ends the wait
+
+    async def _next(self) -> list[Record]:
+        """The next records; none at first: what came before this worker is no news to it."""
+        if self._knowledge.heard_of:
+            return await self._log.follow(self._knowledge.position)
+        if not await self._hear():
+            raise TierError("the log has not been heard of yet")
+        return []

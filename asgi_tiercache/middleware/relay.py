@@ -56,6 +56,7 @@ class ResponseFill:
         self._settled = asyncio.Event()
         self._left = False
         self._unattended = False
+        self._cut = False
         self._alone_counts = alone_counts
         self._listener: asyncio.Task[Message] | None = None
         self.flight: Flight[Entry]
@@ -70,7 +71,7 @@ class ResponseFill:
         try:
             await self._app(self._scope, self._receive, self._send)
         except Exception:
-            if self._left:  # nobody is there to raise it to
+            if self._left and not self._cut:  # nobody is there to raise it to
                 logger.exception(
                     "a handler failed %s", "for nobody" if self._unattended else "after its client had left"
                 )
@@ -92,9 +93,10 @@ class ResponseFill:
             async with asyncio.timeout(REFRESH_SECONDS):
                 await self.run(flight)
         except Exception:  # logged by `run`, but for the time limit's
-            logger.warning("the stale response for %s could not be made anew", self._tee.fill.key)
-            return False
-        return self._tee.status < 500
+            if not self._cut:
+                logger.warning("the stale response for %s could not be made anew", self._tee.fill.key)
+                return False
+        return self._tee.status < 500 or self._tee.entry is not None
 
     async def _receive(self) -> Message:
         """The request's body, once. A fill has no client that could disconnect while its response can be stored."""
@@ -146,6 +148,9 @@ class ResponseFill:
                 self._parcels.put_nowait((message, None))
             return
         if self._unattended:
+            self._cut = message.get("more_body", False)
+            if self._cut:  # it might never end, and no client would slow it down
+                raise OSError("nobody is there for the rest of a response that may not be stored")
             return
         if self._left:
             raise OSError("the client is gone, and the response may not be stored")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -228,17 +229,20 @@ class Responder:
             self._learn(tee)
 
     def _may_refresh(self) -> bool:
-        """Whether the handler may run for nobody: not with a credential that is not in the key."""
-        return not self._route.runs_dependencies and not self._request.demands.credentialed
+        """Whether the handler may run for nobody: not with a credential that is not keyed, nor to store nothing."""
+        demands = self._request.demands
+        return not (self._route.runs_dependencies or demands.credentialed or demands.directives.no_store)
 
     def _refresh(self) -> None:
         """Make a stale response anew, behind the back of the client that is given it."""
-        if self._request.scope["method"] != "GET":
+        if self._request.scope["method"] != "GET" or not self._engine.may_refresh(self._fill_key):
             return
-        scope = self._handler_scope()
-        if "state" in scope:
-            scope["state"] = dict(scope["state"])  # middleware above goes on using its own
-        tee = self._tee(scope)
+        theirs = self._request.scope
+        # Middleware above goes on using its own, and may yet put what it finds there into this client's answer.
+        own = {name: copy.copy(theirs[name]) for name in ("session", "state") if name in theirs}
+        request = self._request._replace(scope={**theirs, **own})
+        scope = self._route.keys.withhold(request.scope, request.key)
+        tee = Tee(self._engine, self._route, request, self._engine.begin(self._fill_key), scope)
         fill = ResponseFill(self._engine, self._app, scope, self._receive, tee, body=self._body)
 
         async def work(flight: Flight[Entry]) -> None:

@@ -276,7 +276,7 @@ def test_an_answer_tells_of_soft_invalidations_and_of_patterns() -> None:
     knowledge = knowing(10)
     entry = an_entry(Stamp("e", 4), "a", "*key:user:1")
     assert knowledge.learn(entry, Answer("e", 10, 0, (0, 0), 0, (7, 0))) is Verdict.STALE
-    assert knowledge.judge(entry) is Verdict.STALE
+    assert knowledge.judge(entry) is Verdict.UNKNOWN, "its soft id may be forgotten here, so the log is asked again"
     assert knowledge.learn(entry, Answer("e", 10, 0, (0, 0), 0, (), (("us*", 7, 0),))) is Verdict.INVALID
     assert knowledge.judge(an_entry(Stamp("e", 6), "*key:user:2", at=99)) is Verdict.INVALID
 
@@ -311,5 +311,5 @@ def test_patterns_are_bounded_and_what_was_forgotten_is_unknown() -> None:
 def test_memory_is_bounded_however_many_tags_one_invalidation_names() -> None:
     knowledge = knowing(10, remembered=3)
     knowledge.apply(record("e", 11, 10, *[f"tag {n}" for n in range(50)]))
-    assert "tags=3" in repr(knowledge)
+    assert "tags=0" in repr(knowledge)
     assert knowledge.judge(an_entry(Stamp("e", 10), "tag 0")) is Verdict.UNKNOWN

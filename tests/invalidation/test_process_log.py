@@ -76,16 +76,29 @@ def test_what_is_dated_ahead_counts_from_then_on_and_the_clock_passes_it_by_itse
     log = ProcessLog(clock=clock)
 
     async def body() -> None:
-        made = await log.append(Purge(("a",), settle=2.0))
+        made = await log.append(Purge(("a",), settle=0.9))
         answer = await log.ask(["a"])
-        assert (answer.clock, answer.ids) == (made.id, (position_at(102.0),))
-        clock.tick(1.9)
+        assert (answer.clock, answer.ids) == (made.id, (position_at(100.9),))
+        clock.tick(0.8)
         assert (await log.confirm()).clock == made.id
         clock.tick(0.1)
-        assert (await log.confirm()).clock >= position_at(102.0)
+        assert (await log.confirm()).clock >= position_at(100.9)
         (tick,) = await log.read(made.id)
         assert tick.previous == made.id, "those who follow see no gap"
         assert not tick.purge
+
+    asyncio.run(body())
+
+
+def test_a_short_date_ahead_is_passed_while_a_longer_one_lasts() -> None:
+    async def body() -> None:
+        clock = TickingClock()
+        log = ProcessLog(clock=clock)
+        await log.append(Purge(("slow",), settle=3600))
+        settled = (await log.append(Purge(("quick",), settle=2))).id + position_at(2)
+        assert (await log.confirm()).clock < settled
+        clock.tick(2.1)
+        assert settled < (await log.confirm()).clock < position_at(clock.time() + 3000)
 
     asyncio.run(body())
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import subprocess
+import sys
+import textwrap
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -35,20 +38,20 @@ class Redises:
         self.control = f"{{{self.namespace}}}:control"
         self.stream = f"{{{self.namespace}}}:log"
         self.clock = TickingClock()
-        self._url = server.url
+        self.url = server.url
 
     def client(self) -> Redis:
-        return Redis.from_url(self._url, decode_responses=True)
+        return Redis.from_url(self.url, decode_responses=True)
 
     def link(self) -> RedisLink:
-        return RedisLink(self._url)
+        return RedisLink(self.url)
 
     def log(self) -> RedisLog:
         breaker = Breaker(tier="L2", deadline=DEADLINE, clock=SystemClock(), signals=Recorder())
-        return RedisLog(RedisLink(self._url), breaker, namespace=self.namespace)
+        return RedisLog(RedisLink(self.url), breaker, namespace=self.namespace)
 
     def cache(self) -> TierCache:
-        return TierCache.from_url(self._url, namespace=self.namespace, clock=self.clock, deadline=DEADLINE)
+        return TierCache.from_url(self.url, namespace=self.namespace, clock=self.clock, deadline=DEADLINE)
 
 
 @pytest.fixture
@@ -243,6 +246,25 @@ def test_followers_read_what_was_asked_for_and_by_whom(redises: Redises) -> None
     with_log(redises, use)
 
 
+def test_what_a_forked_process_has_invalidated_is_not_ones_own(redises: Redises) -> None:
+    """As under a server that loads the app and then forks its workers."""
+    program = f"""
+        import asyncio, os, sys
+        from asgi_tiercache.invalidation.log import Purge
+        from asgi_tiercache.invalidation.redislog import RedisLog
+        from asgi_tiercache.tiers.redis import RedisLink
+
+        log = RedisLog(RedisLink("{redises.url}"), namespace="{redises.namespace}")
+        if child := os.fork():
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            (record,) = asyncio.run(log.read(0))
+            sys.exit(code or record.own)
+        asyncio.run(log.append(Purge(("a",))))
+        """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False, timeout=30)
+    assert ended.returncode == 0
+
+
 def test_following_waits_for_the_next_invalidation(redises: Redises) -> None:
     async def use(log: RedisLog) -> None:
         first = await log.append(Purge(("a",)))
@@ -293,6 +315,51 @@ async def until_true(holds: Callable[[], Awaitable[bool]]) -> None:
         if await holds():
             return
     raise AssertionError("never")
+
+
+def test_a_short_date_ahead_is_passed_while_a_longer_one_lasts(redises: Redises) -> None:
+    """Otherwise what settles in a moment would not be cached for an hour, because something else takes that long."""
+
+    async def use(log: RedisLog) -> None:
+        await log.append(Purge(("slow",), settle=3600))
+        settled = (await log.append(Purge(("quick",), settle=0.05))).id + position_at(0.05)
+        async with asyncio.timeout(DEADLINE):
+            while (await log.confirm()).clock < settled:  # noqa: ASYNC110 - the server's clock has no event
+                await asyncio.sleep(0.05)
+        clock, news = (await log.confirm()).clock, len(await log.read(0))
+        for _ in range(20):
+            await log.confirm()
+        assert len(await log.read(0)) <= news + 1, "the clock is moved on about once a second, however many ask"
+        assert (await log.ask(["slow"])).ids[0] > clock
+
+    with_log(redises, use)
+
+
+def test_a_clear_because_of_too_many_patterns_reaches_as_far_ahead_as_they_did(redises: Redises) -> None:
+    async def use(log: RedisLog) -> None:
+        ahead = (await log.append(Purge(patterns=("slow:*:x",), settle=60))).id + position_at(60)
+        for number in range(MAX_PATTERNS):
+            await log.append(Purge(patterns=(f"{number}*",)))
+        answer = await log.ask([])
+        assert answer.patterns == ()
+        assert answer.floor >= ahead
+
+    with_log(redises, use)
+
+
+def test_positions_grow_also_when_a_million_invalidations_fall_into_a_millisecond(redises: Redises) -> None:
+    """As where the server's clock was set back for long: the sequence number has 20 bits in a position."""
+
+    async def use(log: RedisLog) -> None:
+        await log.append(Purge(("a",)))
+        with redises.client() as client:
+            ms = int(client.hget(redises.control, "clock").split("-")[0]) + 3_600_000
+            client.hset(redises.control, "clock", f"{ms}-{0xFFFFF - 1}")
+        ids = [(await log.append(Purge(("a",)))).id for _ in range(3)]
+        assert ids == [(ms << 20) + 0xFFFFF, (ms + 1) << 20, ((ms + 1) << 20) + 1]
+        assert [[record.id for record in await log.read(id_)] for id_ in ids] == [ids[1:], ids[2:], []]
+
+    with_log(redises, use)
 
 
 def test_patterns_are_told_apart_up_to_a_bound_then_become_a_clear(redises: Redises) -> None:
