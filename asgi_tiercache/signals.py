@@ -25,16 +25,19 @@ class Answered(NamedTuple):
     seconds: float
     """From arrival to the answer's end; 0.0 where it was not measured."""
     times: int = 1
-    """How many answers this stands for: hits in L1 are reported by sixteens, with the time of the last."""
+    """How many answers this stands for: hits are reported by sixteens, with the time of the last."""
 
 
 class TierRead(NamedTuple):
-    """A lower tier was asked for entries."""
+    """A lower tier was asked for entries. The first read is reported at once, the rest by sixteens."""
 
     tier: str
     hits: int
     misses: int
     seconds: float
+    """How long the last of these reads took; 0.0 where it was not measured."""
+    reads: int = 1
+    """How many times it was asked."""
 
 
 class TierFailed(NamedTuple):

@@ -146,11 +146,13 @@ class _Route:
 class _Place:
     """What was found, or not, in one place, and how long that took."""
 
-    __slots__ = ("hits", "latency", "misses")
+    __slots__ = ("hits", "latency", "misses", "times")
 
     def __init__(self) -> None:
         self.hits = 0
         self.misses = 0
+        self.times = 0
+        """How often a lower tier was asked."""
         self.latency = Histogram()
 
 
@@ -269,11 +271,13 @@ class Stats:
             row.passes.add(detail)
 
     def _tier_read(self, signal: signals.TierRead) -> None:
-        tier, hits, misses, seconds = signal
+        tier, hits, misses, seconds, times = signal
         reads = self._reads[tier]
         reads.hits += hits
         reads.misses += misses
-        reads.latency.record(seconds)
+        reads.times += times
+        if seconds > 0:
+            reads.latency.record(seconds)
 
     def _tier_failed(self, signal: signals.TierFailed) -> None:
         # The error's text may quote an address or a key: it belongs in the log, not in numbers that anyone may read.
@@ -343,7 +347,7 @@ class Stats:
             "hit_rate": _hit_rate(reads.hits, reads.misses),
             "latency": answers["latency"],
             "answers": answers["hits"],
-            "reads": reads.latency.count,
+            "reads": reads.times,
             "read_latency": reads.latency.summary(),
         }
 

@@ -119,6 +119,7 @@ class TierCache(Purging):
             clock=clock,
         )
         """What the middleware and the decorators work with."""
+        self.engine.reporters.extend(tier.report for tier in tiers)
         self._values = Values(self.engine)
         self._bridge = Bridge(self._values, home=lambda: self._home, close=self.aclose)
         self._functions = CachedFunctions(

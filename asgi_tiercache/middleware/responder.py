@@ -125,7 +125,6 @@ class Responder:
 
     async def _answer(self, entry: Entry, tier: str, *, fresh: bool = True, stale: bool = False) -> None:
         engine = self._engine
-        self._route.answered()
         if engine.variable.get() is not None:
             engine.inherit(entry.tags, entry.stamp, fresh=fresh)
         told = f"{tier}-stale" if stale else tier if self._trust is Trust.VERIFIED else f"{tier}-unverified"
@@ -137,7 +136,7 @@ class Responder:
                 return self._report("pass", "dependencies")
         else:
             await send_stored(entry, headers, scope, self._send)
-        self._report("hit", tier)
+        self._route.hit_below(tier, self._started)
 
     async def _gateway_timeout(self) -> None:
         """RFC 9111, section 5.2.1.7."""

@@ -59,6 +59,7 @@ class Route:
         """
         self._unstored = 0
         self._hits = 0
+        self._lower_hits: dict[str, int] = {}
         self._glances = 0
         self._clock = engine.clock
         self._signals = engine.signals
@@ -116,16 +117,26 @@ class Route:
         hits, self._hits = self._hits, 0
         if hits:
             self._signals.emit(Answered(self.name, "hit", "L1", seconds, hits))
+        for tier, count in self._lower_hits.items():
+            if count:
+                self._signals.emit(Answered(self.name, "hit", tier, 0.0, count))
+                self._lower_hits[tier] = 0
         glances, self._glances = self._glances, 0
         if glances:
             self._signals.emit(Answered(self.name, "miss", "no-freshness", 0.0, glances))
 
-    def answered(self) -> None:
-        """Count an answer out of the cache, other than by `hit`."""
+    def hit_below(self, tier: str, started: float) -> None:
+        """Count an answer from elsewhere in the cache; the first is reported at once, the rest by sixteens."""
         if self._passed is not None:
             self.count()
         if not self.proven or self._unstored:
             self.saw_storable()
+        count = self._lower_hits.get(tier, REPORTED - 1) + 1
+        if count >= REPORTED:
+            seconds = self._clock.monotonic() - started
+            self._signals.emit(Answered(self.name, "hit", tier, seconds, count if tier in self._lower_hits else 1))
+            count = 0
+        self._lower_hits[tier] = count
 
     def passed_by(self, reason: str) -> None:
         """Count a request that passed by; says once in the log if most of the route's requests do."""

@@ -10,6 +10,9 @@ from asgi_tiercache.signals import Signals, TierFailed, TierRead, WriteDropped
 from asgi_tiercache.tiers.breaker import Breaker, describe
 from asgi_tiercache.types import Clock, Tier, Write
 
+REPORTED = 16
+"""Reads that one signal tells of: one for each would be felt."""
+
 
 class Guarded(Tier):
     """`tier`, with every failure a miss and no call longer than the breaker's deadline.
@@ -18,7 +21,7 @@ class Guarded(Tier):
         tier: Does the work; raises whatever it likes.
         breaker: Decides whether the tier is asked at all.
         clock: Times the reads.
-        signals: Receives a `TierRead` for each read that reached the tier, and a `WriteDropped` for each write that
+        signals: Receives `TierRead` of the reads that reached the tier, and a `WriteDropped` for each write that
             the breaker refused; what failed is reported by the breaker.
     """
 
@@ -28,6 +31,8 @@ class Guarded(Tier):
         self._tier = tier
         self._clock = clock
         self._signals = signals
+        self._reads = self._hits = self._misses = 0
+        self._report_at = 1
 
     @property
     def available(self) -> bool:
@@ -53,8 +58,20 @@ class Guarded(Tier):
             self._signals.emit(TierFailed(self.name, "get", f"{len(found)} answers to {len(keys)} questions"))
             found = [None] * len(keys)
         misses = found.count(None)
-        self._signals.emit(TierRead(self.name, len(found) - misses, misses, self._clock.monotonic() - started))
+        self._hits += len(found) - misses
+        self._misses += misses
+        self._reads += 1
+        if self._reads >= self._report_at:
+            self._report_at = REPORTED
+            self.report(self._clock.monotonic() - started)
         return found
+
+    def report(self, seconds: float = 0.0) -> None:
+        """Tell of the reads that no signal has told of yet; `seconds`: how long the last took."""
+        reads, hits, misses = self._reads, self._hits, self._misses
+        self._reads = self._hits = self._misses = 0
+        if reads:
+            self._signals.emit(TierRead(self.name, hits, misses, seconds, reads))
 
     async def set_many(self, writes: Sequence[Write]) -> None:
         """Keep each of `writes`, if the tier can."""

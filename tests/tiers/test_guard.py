@@ -128,7 +128,23 @@ def test_reads_that_an_open_breaker_refused_are_not_reported_as_reads() -> None:
             await bench.guarded.get_many(["a"])
 
     asyncio.run(body())
-    assert [read.misses for read in bench.signals.of(TierRead)] == [1, 1, 1]
+    bench.guarded.report()
+    assert sum(read.misses for read in bench.signals.of(TierRead)) == 3
+
+
+def test_the_first_read_is_reported_at_once_and_the_rest_by_sixteens_or_when_asked_for() -> None:
+    bench = Bench()
+
+    async def reads(number: int) -> None:
+        for _ in range(number):
+            await bench.guarded.get_many(["a", "b"])
+
+    asyncio.run(reads(1 + 16 + 5))
+    assert [(read.misses, read.reads) for read in bench.signals.of(TierRead)] == [(2, 1), (32, 16)]
+    bench.guarded.report()
+    assert bench.signals.of(TierRead)[-1] == TierRead("L2", 0, 10, 0.0, 5)
+    bench.guarded.report()
+    assert len(bench.signals.of(TierRead)) == 3
 
 
 def test_writes_that_an_open_breaker_refused_are_reported_each() -> None:
