@@ -1,7 +1,7 @@
 """What does a hit cost, and what does passing by cost, beside a bare ASGI app?
 
-CPU time of one process, every contender in turn within each round, many short rounds; shown are the median over the rounds
-and its 10th to 90th percentile. Every request has objects of its own, as a server makes them: nothing is hashed
+CPU time of one process, every contender in turn within each round, many short rounds; shown are the median over the
+rounds and its 10th to 90th percentile. Every request has objects of its own, as a server makes them: nothing is hashed
 beforehand.
 
     python benchmarks/hit.py                    L1 hits and passing by

@@ -142,7 +142,7 @@ class Engine:
         A stale one is returned only where no tier has a fresh one: another worker may have made it anew.
         """
         found = None
-        if key in place.bucket:  # most who ask have looked, and found nothing; a miss costs more than this
+        if key in place.bucket.held:  # most who ask have looked, and found nothing; a miss costs more than this
             held = place.bucket.get(key, self.clock.monotonic())
             found = None if held is None else await self._judged(Found(held, "L1"), place, canonical)
         stack = self.stack

@@ -19,7 +19,7 @@ from asgi_tiercache.middleware import gate
 from asgi_tiercache.middleware.answer import render, send_stored
 from asgi_tiercache.middleware.body import read_body, replay
 from asgi_tiercache.middleware.purging import PurgingApp
-from asgi_tiercache.middleware.request import Request, demands_of, recall
+from asgi_tiercache.middleware.request import NO_DEMANDS, Request, demands_of, recall
 from asgi_tiercache.middleware.responder import Responder, pass_by
 from asgi_tiercache.middleware.route import Route
 from asgi_tiercache.middleware.tee import CACHE_STATUS
@@ -166,7 +166,9 @@ class TierCacheMiddleware:
     ) -> Awaitable[None]:
         if not _on_asyncio():
             return self._pass_by(route, "event-loop", scope, replay(body, receive) if body else receive, send)
-        request = Request(scope, key, choice.path_params, demands_of(route, scope))
+        # Under an explicit policy the key has said all there is to say.
+        demands = NO_DEMANDS if route.explicit else demands_of(route, scope)
+        request = Request(scope, key, choice.path_params, demands)
         return Responder(self._engine, self._below, route, request, receive, send, body=body).respond()
 
     # ---- ways past the cache ----

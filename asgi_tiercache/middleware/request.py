@@ -54,9 +54,7 @@ class Request(NamedTuple):
 
 
 def demands_of(route: Route, scope: Scope) -> Demands:
-    """What the request in `scope` demands. Under an explicit policy the key has said all there is to say."""
-    if route.explicit:
-        return NO_DEMANDS
+    """What the request in `scope`, in HTTP mode, demands."""
     for name, _ in scope["headers"]:
         if name in _SPEAKING:
             break

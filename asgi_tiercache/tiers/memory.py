@@ -26,11 +26,12 @@ class Bucket:
         self._adding = 0
         # cachetools asks for the size of the value alone; put() knows the key as well.
         self._cache = make_cache(region.eviction, region.max_bytes, self._size_of_added)
-        self._held = mapping_of(self._cache)
+        self.held = mapping_of(self._cache)
+        """What is in it, those past their time included; looking there does not touch the eviction order."""
 
     def get(self, key: str, now: float) -> Entry | None:
         """The entry under `key` that is of use at `now`, a point of the monotonic clock; one past that is dropped."""
-        if key not in self._held:  # the first thing that each request for a lower tier does
+        if key not in self.held:  # the first thing that each request for a lower tier does
             return None
         # Also reading moves the key in the eviction order, hence the lock.
         with self._lock:
@@ -61,7 +62,7 @@ class Bucket:
     def entries(self) -> list[tuple[str, Entry]]:
         """Every key and entry held, those past their time included; the eviction order is not touched."""
         with self._lock:
-            return [(key, self._held[key]) for key in self._held]
+            return [(key, self.held[key]) for key in self.held]
 
     def clear(self) -> None:
         """Forget every entry."""
@@ -73,11 +74,8 @@ class Bucket:
         """Bytes held, the estimated overhead included."""
         return int(self._cache.currsize)
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._held
-
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self.held)
 
     def __repr__(self) -> str:
         region = self.region
@@ -88,7 +86,7 @@ class Bucket:
 
     def _insert(self, key: str, entry: Entry, size: int) -> int:
         """Put in the entry and return how many others had to go."""
-        cache, held = self._cache, self._held
+        cache, held = self._cache, self.held
         before = len(held) + (key not in held)
         if before > self.region.max_entries:
             cache.popitem()

@@ -58,22 +58,16 @@ class Stack:
         for depth, level in enumerate(self._levels):
             # What is on its way to the tier counts as there: a worker reads its own writes.
             data = level.queue.peek(key) or await level.reads.get(key)
-            if data is not None and (entry := self._decoded(level, data)):
-                if depth:
-                    self._promote(depth, key, data, entry)
-                return entry, level.name
+            if data is None:
+                continue
+            entry = decode(data)
+            if isinstance(entry, Rejected):
+                self._signals.emit(EntryRejected(level.name, entry.reason))
+                continue
+            if depth:
+                self._promote(depth, key, data, entry)
+            return entry, level.name
         return None
-
-    async def get_many(self, keys: Sequence[str]) -> list[Located | None]:
-        """What `get` returns for each of `keys`, in their order; each tier is asked once."""
-        found: dict[str, Located] = {}
-        for depth, level in enumerate(self._levels):
-            missing = [key for key in dict.fromkeys(keys) if key not in found]
-            for key, data in (await self._read(level, missing)).items():
-                if entry := self._decoded(level, data):
-                    self._promote(depth, key, data, entry)
-                    found[key] = entry, level.name
-        return [found.get(key) for key in keys]
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -117,22 +111,6 @@ class Stack:
 
     def __repr__(self) -> str:
         return f"<Stack {' then '.join(level.name for level in self._levels) or 'without tiers'}>"
-
-    async def _read(self, level: _Level, keys: Sequence[str]) -> dict[str, bytes]:
-        """The bytes that `level` has, or is about to have, under `keys`."""
-        held = {key: data for key in keys if (data := level.queue.peek(key))}
-        asked = [key for key in keys if key not in held]
-        if asked:
-            answers = await level.reads.get_many(asked)
-            held |= {key: data for key, data in zip(asked, answers, strict=True) if data is not None}
-        return held
-
-    def _decoded(self, level: _Level, data: bytes) -> Entry | None:
-        entry = decode(data)
-        if isinstance(entry, Rejected):
-            self._signals.emit(EntryRejected(level.name, entry.reason))
-            return None
-        return entry
 
     def _promote(self, depth: int, key: str, data: bytes, entry: Entry) -> None:
         """Queue what was found for the tiers before, for as long as it still lives."""
