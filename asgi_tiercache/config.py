@@ -24,6 +24,8 @@ Source: TypeAlias = Callable[[MutableMapping[str, Any]], str | bytes | int | Non
 MAX_TAG_BYTES = 256
 LONGEST_LIFETIME = 31 * 86_400
 """Seconds that an entry lives at the most, whatever its policy or its response says: what the log has to remember."""
+MAX_SETTLE = 86_400
+"""Seconds by which an invalidation may be dated ahead."""
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CHOICES = {
     "dependencies": ("miss", "always"),
@@ -250,6 +252,17 @@ def check_seconds(option: str, value: float, *, zero: bool = False) -> float:
     if value < 0 or (value == 0 and not zero):
         raise ConfigError(option, f"must be {'at least' if zero else 'above'} 0 seconds, not {value!r}")
     return value
+
+
+def check_settle(seconds: float) -> float:
+    """`seconds` if an invalidation may be dated that far ahead.
+
+    Raises:
+        ConfigError: it is no duration, or longer than a day: for so long nothing would be cached.
+    """
+    if check_seconds("settle", seconds, zero=True) > MAX_SETTLE:
+        raise ConfigError("settle", f"must be at most {MAX_SETTLE} seconds, not {seconds!r}")
+    return seconds
 
 
 def check_tag(option: str, tag: str) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
-from asgi_tiercache.config import check_seconds
+from asgi_tiercache.config import check_settle
 from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.events import Events, Preview
@@ -97,7 +97,7 @@ class Purger:
 def _check(soft: bool, settle: float, durable: str) -> None:
     if not isinstance(soft, bool):
         raise ConfigError("soft", f"must be True or False, not {soft!r}")
-    check_seconds("settle", settle, zero=True)
+    check_settle(settle)
     if durable not in ("log", "replica"):
         raise ConfigError("durable", f"must be 'log' or 'replica', not {durable!r}")
 
