@@ -107,7 +107,9 @@ class Traffic:
     async def end(self, *, after: int) -> None:
         """Stop, once `after` requests were answered: a failover may be quicker than a busy machine's requests."""
         async with asyncio.timeout(30):
-            while self.answered < after:
+            for _ in itertools.count():
+                if self.answered >= after:
+                    break
                 await asyncio.sleep(0.01)
         self._ending = True
         await asyncio.gather(*self._tasks)
@@ -225,11 +227,7 @@ class Tail:
                     return
                 await asyncio.sleep(0.01)
 
-    async def end(self, *, after: int) -> None:
-        """Stop, once `after` requests were answered: a failover may be quicker than a busy machine's requests."""
-        async with asyncio.timeout(30):
-            while self.answered < after:
-                await asyncio.sleep(0.01)
+    async def end(self) -> None:
         self._ending = True
         await self._task
 
