@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from asgi_tiercache import Policy, TierCache, TierCacheMiddleware
+from asgi_tiercache import Policy, Purged, Receipt, TierCache, TierCacheMiddleware
 from asgi_tiercache.testing import TickingClock, assert_hit, assert_miss
 from tests.certificates import Certificates
 from tests.clusters import ClusterServers, ask
@@ -135,6 +135,61 @@ def test_responses_are_shared_and_invalidated(make: Make, request: pytest.Fixtur
             await second.invalidate("page:7")
             tick(first)
             assert_miss(await here.get("/page"), stored=True)
+
+    asyncio.run(body())
+
+
+def test_others_follow_without_a_question(make: Make, request: pytest.FixtureRequest) -> None:
+    """The clock stands still, so nothing but the tail can tell."""
+    heard: list[Purged] = []
+
+    async def body() -> None:
+        async with workers(make, request) as (first, second):
+            second.on_invalidate(heard.append, everywhere=True)
+            await second.set("user:1:name", "x", ttl=1000, tags=["t"])
+            ways: tuple[Callable[[], Awaitable[Receipt]], ...] = (
+                lambda: first.invalidate("t"),
+                lambda: first.invalidate_pattern("user:1:*"),
+                lambda: first.invalidate_pattern("*:n?me", soft=True),
+                first.clear,
+            )
+            for invalidate in ways:
+                await second.set("user:1:name", "x", ttl=1000, tags=["t"])
+                assert await second.get("user:1:name") == "x"
+                receipt = await invalidate()
+                assert receipt.durable
+                assert receipt.position is not None
+                for _ in range(1_000):
+                    if second.stamp().position >= receipt.position:
+                        break
+                    await asyncio.sleep(0.005)
+                assert await second.get("user:1:name") is None
+            for _ in range(1_000):
+                if len(heard) == 4:
+                    break
+                await asyncio.sleep(0.005)
+            assert [(purged.tags, purged.patterns, purged.everything) for purged in heard] == [
+                (("t",), (), False),
+                ((), (_full(first, "user:1:*"),), False),
+                ((), (_full(first, "*:n?me"),), False),
+                ((), (), True),
+            ]
+
+    asyncio.run(body())
+
+
+def _full(cache: TierCache, pattern: str) -> str:
+    return f"{cache.namespace}:{pattern}"
+
+
+def test_a_replica_confirms_where_there_is_one(make: Make, request: pytest.FixtureRequest) -> None:
+    kind: str = request.node.callspec.params["make"]
+
+    async def body() -> None:
+        async with workers(make, request) as (first, _):
+            receipt = await first.invalidate("t", durable="replica")
+            assert receipt.durable is (kind.endswith("cluster") or kind == "sentinel")
+            assert receipt.position is not None, "the log has it in any case"
 
     asyncio.run(body())
 

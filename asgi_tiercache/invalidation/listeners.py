@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from asgi_tiercache.invalidation.log import Purge
 from asgi_tiercache.signals import CallbackFailed, Signals
+from asgi_tiercache.tiers.loops import end
 
 logger = logging.getLogger("asgi_tiercache")
 
@@ -101,8 +102,7 @@ class Listeners:
             _, task = self._calling
             await asyncio.wait([task], timeout=within)
             if not task.done():
-                task.cancel()
-                await asyncio.wait([task])
+                await end(task)
                 self._failed("on_invalidate", f"too slow: {len(self._waiting) + 1} not told of at the close")
 
     async def _call_all(self) -> None:

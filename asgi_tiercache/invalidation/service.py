@@ -17,7 +17,7 @@ from asgi_tiercache.invalidation.listeners import Listeners
 from asgi_tiercache.invalidation.log import Answer, Appended, InvalidationLog, ProcessLog, Purge, Record
 from asgi_tiercache.invalidation.tail import Tail
 from asgi_tiercache.signals import Invalidated, Signals
-from asgi_tiercache.tiers.loops import PerLoop
+from asgi_tiercache.tiers.loops import PerLoop, end
 from asgi_tiercache.types import Clock, Entry, Stamp
 
 T = TypeVar("T")
@@ -344,8 +344,7 @@ class _Retrying:
 
     async def aclose(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end(self._task)
 
 
 _ORDER = (Verdict.INVALID, Verdict.UNKNOWN, Verdict.STALE, Verdict.FRESH)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.invalidation.knowledge import Knowledge
 from asgi_tiercache.invalidation.log import InvalidationLog, Record
+from asgi_tiercache.tiers.loops import end
 from asgi_tiercache.types import Clock
 
 FIRST_PAUSE = 0.1
@@ -59,8 +60,7 @@ class Tail:
         if self._running is not None and self._running[0] is asyncio.get_running_loop():
             _, task = self._running
             self._running = None
-            task.cancel()
-            await asyncio.wait([task])
+            await end(task)
 
     @property
     def running(self) -> bool:
@@ -68,8 +68,8 @@ class Tail:
         return self._running is not None and not self._running[0].is_closed() and not self._running[1].done()
 
     async def _follow(self) -> None:
-        pause = FIRST_PAUSE
-        while True:
+        me, pause = asyncio.current_task(), FIRST_PAUSE
+        while me is not None and not me.cancelling():  # see `end`: a loop that ends cancels only once
             epoch, asked = self._knowledge.epoch, self._clock.monotonic()
             try:
                 records = await self._next()

@@ -10,7 +10,7 @@ from typing import TypeVar, TypeVarTuple
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import BreakerChanged, Signals, TierFailed
 from asgi_tiercache.tiers.deadline import Deadline
-from asgi_tiercache.tiers.loops import PerLoop
+from asgi_tiercache.tiers.loops import PerLoop, end
 from asgi_tiercache.types import Clock
 
 T = TypeVar("T")
@@ -162,6 +162,5 @@ def describe(error: BaseException) -> str:
 
 
 async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tuple(tasks):  # each takes itself out as it ends
+        await end(task)

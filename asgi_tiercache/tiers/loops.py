@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+PATIENCE = 0.25
+"""Seconds of real time that a cancelled task has to end before it is cancelled again."""
 
 _watches: dict[asyncio.AbstractEventLoop, list[AsyncGenerator[None, None]]] = {}
 """A loop knows its generators only weakly; here they live until it ends, even if their owner is forgotten before."""
@@ -78,6 +81,17 @@ class PerLoop(Generic[T]):
             self._held.pop(loop, None)
         for loop in [loop for loop in list(_watches) if loop.is_closed()]:
             _watches.pop(loop, None)
+
+
+async def end(task: asyncio.Task[Any]) -> None:
+    """Cancel `task` until it has ended.
+
+    Once may not do: up to Python 3.11 `asyncio.wait_for`, in which redis-py may be waiting, loses a cancellation that
+    comes just when what it waits for is done.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=PATIENCE)
 
 
 def _start(watch: AsyncGenerator[None, None], loop: asyncio.AbstractEventLoop) -> None:

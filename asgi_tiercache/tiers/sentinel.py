@@ -11,6 +11,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import RedisError
 
 from asgi_tiercache.tiers.clients import Argument, Command, SingleClient
+from asgi_tiercache.tiers.loops import end
 
 LOOK_EVERY = 1.0
 """Seconds after which Sentinel is asked again who is the master."""
@@ -40,8 +41,7 @@ class MasterPool(SentinelConnectionPool):
 
     async def aclose(self) -> None:
         if self._question is not None:
-            self._question.cancel()
-            await asyncio.wait([self._question])
+            await end(self._question)
         await super().aclose()
 
     async def _ask(self) -> Any:

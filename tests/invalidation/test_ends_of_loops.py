@@ -9,6 +9,7 @@ import logging
 import pytest
 
 from asgi_tiercache import TierCache
+from asgi_tiercache.invalidation.log import Record
 from asgi_tiercache.testing import TickingClock
 from tests.invalidation.scripted import ScriptedLog
 from tests.middleware.asgi import turns, until
@@ -95,3 +96,38 @@ def test_what_is_being_made_anew_ends_with_its_loop_and_is_begun_again(caplog: p
         asyncio.run(again())
         gc.collect()
     assert caplog.text == ""
+
+
+class LosesACancellation(ScriptedLog):
+    """What `asyncio.wait_for` does up to Python 3.11, if the cancellation comes just when the reply does."""
+
+    lost = False
+
+    async def follow(self, after: int) -> list[Record]:
+        try:
+            return await super().follow(after)
+        except asyncio.CancelledError:
+            if self.lost:
+                raise
+            self.lost = True
+            return []
+
+
+def test_a_tail_whose_cancellation_was_lost_ends_all_the_same() -> None:
+    log = LosesACancellation()
+
+    async def closed() -> None:
+        async with asyncio.timeout(10), TierCache(log=log, clock=TickingClock()):
+            await turns()
+
+    asyncio.run(closed())
+    assert log.lost
+
+    log.lost = False
+
+    async def left() -> None:
+        await TierCache(log=log, clock=TickingClock()).start()
+        await turns()
+
+    asyncio.run(left())
+    assert log.lost
