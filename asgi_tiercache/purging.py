@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from asgi_tiercache.config import check_seconds
+from asgi_tiercache.engine.reclaim import Reclaimer
 from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.events import Events, Preview
@@ -16,6 +17,7 @@ from asgi_tiercache.invalidation.service import Invalidation, Receipt
 from asgi_tiercache.keys.escape import endpoint
 from asgi_tiercache.keys.request import user_hash
 from asgi_tiercache.keys.template import literal_tag, tag
+from asgi_tiercache.types import Stamp
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,11 +32,13 @@ class Purger:
 
     Args:
         invalidation: The log, and what this worker knows of it.
+        reclaimer: Has back the memory of what patterns invalidate.
         namespace: Begins every key, if given.
     """
 
-    def __init__(self, invalidation: Invalidation, namespace: str) -> None:
+    def __init__(self, invalidation: Invalidation, reclaimer: Reclaimer, namespace: str) -> None:
         self._invalidation = invalidation
+        self._reclaimer = reclaimer
         self._before = f"{namespace}:" if namespace else ""
 
     def __repr__(self) -> str:
@@ -84,9 +88,13 @@ class Purger:
                 exact.append(found)
             else:
                 globs.append(glob)
-        return await self._invalidation.invalidate(
+        receipt = await self._invalidation.invalidate(
             exact, patterns=globs, kind=kind, soft=soft, settle=settle, replicate=durable == "replica"
         )
+        if receipt.position is not None and not soft:
+            for glob in globs:
+                self._reclaimer.begin(glob, Stamp(self._invalidation.knowledge.epoch, receipt.position))
+        return receipt
 
     async def clear(self, *, soft: bool, settle: float, durable: Durability) -> Receipt:
         """Invalidate everything in the namespace."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.invalidation.held import Held
@@ -17,7 +17,7 @@ from asgi_tiercache.invalidation.listeners import Listeners
 from asgi_tiercache.invalidation.log import Answer, Appended, InvalidationLog, ProcessLog, Purge, Record
 from asgi_tiercache.invalidation.tail import Tail
 from asgi_tiercache.signals import Invalidated, Signals
-from asgi_tiercache.tiers.loops import PerLoop
+from asgi_tiercache.tiers.loops import OneTask, PerLoop
 from asgi_tiercache.types import Clock, Entry, Stamp
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class Invalidation:
         self._settled_at = -math.inf
         """Monotonic clock at which the last invalidation that this worker dated ahead begins to count as past."""
         self._question: tuple[asyncio.AbstractEventLoop, asyncio.Task[bool]] | None = None
-        self._retrying = PerLoop(_Retrying, _Retrying.aclose)
+        self._retrying = PerLoop(OneTask, OneTask.aclose)
         self.knowledge = Knowledge()
         self.lease = Lease(clock.monotonic(), max_lag=max_lag, max_unverified=max_unverified)
         self.listeners = Listeners(signals)
@@ -330,22 +330,6 @@ class Invalidation:
                 self._drop_memory()
             self._held.sent(claims)
         return not self._held
-
-
-class _Retrying:
-    """The task of one event loop that sends what is held; it may be begun while the loop cancels its tasks."""
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[None] | None = None
-
-    def begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(work())
-
-    async def aclose(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
 
 
 _ORDER = (Verdict.INVALID, Verdict.UNKNOWN, Verdict.STALE, Verdict.FRESH)
