@@ -35,7 +35,7 @@ class Template:
     """A text with fields in braces, `"user:{user_id}:{part}"`, that values fill.
 
     Values are escaped, so that none can become a pattern or reach into the next; where the result would be longer
-    than 256 bytes, long values are cut and end in their hash. What stands at the end keeps its `:`, since nothing
+    than 256 bytes, it is cut and ends in its hash; of a pattern, the long values are. What stands at the end keeps its `:`, since nothing
     follows that it could be mistaken for: `f"user:{user_id}"` names what `"user:{user_id}"` does.
 
     Args:
@@ -51,6 +51,7 @@ class Template:
     def __init__(self, text: str, *, option: str = "tags", glob: bool = False, digest: Digest = digest) -> None:
         self.text = text
         self._digest = digest
+        self._glob = glob
         check_tag(option, text.replace("*", "-") if glob and isinstance(text, str) else text)
         # Literal texts at even places, names of fields at odd ones.
         self._parts = _FIELD.split(text)
@@ -118,12 +119,13 @@ class Template:
         values = [escape(value) for value in written]
         if values and not self._parts[-1]:
             values[-1] = _literal(written[-1])
-        if sum(map(len, values)) > self._room:
+        if self._glob and sum(map(len, values)) > self._room:  # what means something in it has to stay
             share = self._room // len(values)
             values = [shorten(value, share, digest=self._digest) for value in values]
         parts = list(self._parts)
         parts[1::2] = values
-        return "".join(parts)
+        # As a whole: so a text is cut in the same way wherever its fields begin, or where it has none.
+        return shorten("".join(parts), MAX_TAG_BYTES, digest=self._digest)
 
 
 def tag(template: str, **values: object) -> str:
