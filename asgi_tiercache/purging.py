@@ -70,7 +70,7 @@ class Purger:
 
         Args:
             tags: Those of users, and implicit ones.
-            patterns: Globs over keys without the namespace; where a tag can stand for one, it does.
+            patterns: Globs over keys without the namespace, checked; where a tag can stand for one, it does.
             kind: What it is called in statistics.
             soft: Make stale rather than invalid.
             settle: Seconds by which it is dated ahead.
@@ -82,7 +82,7 @@ class Purger:
         _check(soft, settle, durable)
         exact, globs = list(tags), []
         for pattern in patterns:
-            glob = self._before + check_pattern(pattern)
+            glob = self._before + pattern
             found = tag_for(glob, responses=f"{self._before}api:response:", skip=len(self._before))
             if found is not None:
                 exact.append(found)
@@ -208,7 +208,9 @@ class Purging:
         Raises:
             ConfigError: the pattern is empty, longer than 256 bytes, or holds control characters.
         """
-        return await self._purger.purge([], [pattern], kind="pattern", soft=soft, settle=settle, durable=durable)
+        return await self._purger.purge(
+            [], [check_pattern(pattern)], kind="pattern", soft=soft, settle=settle, durable=durable
+        )
 
     async def clear(self, *, soft: bool = False, settle: float = 0.0, durable: Durability = "log") -> Receipt:
         """Invalidate everything in this namespace; options as of `invalidate`."""

@@ -15,6 +15,8 @@ from asgi_tiercache.errors import ConfigError, KeyingError
 from asgi_tiercache.keys.escape import Digest, digest, escape, shorten
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
+MAX_WHOLE = 1_024
+"""Characters that a key may have for patterns to find it by what it was before it was cut."""
 # The least that a field needs, once it is cut: some of its beginning, "#" and the hash.
 _MIN_FIELD_BYTES = 40
 
@@ -35,8 +37,9 @@ class Template:
     """A text with fields in braces, `"user:{user_id}:{part}"`, that values fill.
 
     Values are escaped, so that none can become a pattern or reach into the next; where the result would be longer
-    than 256 bytes, it is cut and ends in its hash; of a pattern, the long values are. What stands at the end keeps its `:`, since nothing
-    follows that it could be mistaken for: `f"user:{user_id}"` names what `"user:{user_id}"` does.
+    than 256 bytes, it is cut and ends in its hash. What stands at the end keeps its `:`, since nothing follows that it
+    could be mistaken for: `f"user:{user_id}"` names what `"user:{user_id}"` does. A pattern may have 1,024 bytes, and
+    then its long values are cut.
 
     Args:
         text: The template.
@@ -65,8 +68,10 @@ class Template:
                 raise ConfigError(option, f"{{{field}}} in {text!r} is not the plain name of a value")
         cleaned = _glob if glob else _literal
         self._parts[::2] = map(cleaned, self._parts[::2])
-        self._room = MAX_TAG_BYTES - len(cleaned(literal))
-        if self.fields and self._room < _MIN_FIELD_BYTES * (len(self._parts) // 2):
+        self._limit = MAX_WHOLE if glob else MAX_TAG_BYTES
+        literal = cleaned(literal)
+        self._room = self._limit - len(literal)
+        if self.fields and MAX_TAG_BYTES - len(literal) < _MIN_FIELD_BYTES * (len(self._parts) // 2):
             raise ConfigError(option, f"{text!r} leaves too little of {MAX_TAG_BYTES} bytes to its values")
 
     def __repr__(self) -> str:
@@ -94,6 +99,16 @@ class Template:
         """
         return self._filled(self._all_written(values, function))
 
+    def render_whole(self, values: Mapping[str, object], *, function: str = "") -> tuple[str, str]:
+        """The same, and what it was before it was cut, if that has at most 1,024 characters; else the same twice.
+
+        Raises:
+            KeyingError: a value is missing or has no canonical text; the message names `function`, field and type.
+        """
+        whole = self._joined(self._all_written(values, function))
+        text = self._cut(whole)
+        return text, whole if len(whole) <= MAX_WHOLE else text
+
     def render_plain(self, values: Mapping[str, object], *, function: str = "") -> str:
         """The same with everything as it is, neither escaped nor cut: for paths and users, which never are a pattern.
 
@@ -116,6 +131,13 @@ class Template:
         return written
 
     def _filled(self, written: list[str]) -> str:
+        return self._cut(self._joined(written))
+
+    def _cut(self, whole: str) -> str:
+        # As a whole: so a text is cut in the same way wherever its fields begin, or where it has none.
+        return shorten(whole, self._limit, digest=self._digest)
+
+    def _joined(self, written: list[str]) -> str:
         values = [escape(value) for value in written]
         if values and not self._parts[-1]:
             values[-1] = _literal(written[-1])
@@ -124,8 +146,7 @@ class Template:
             values = [shorten(value, share, digest=self._digest) for value in values]
         parts = list(self._parts)
         parts[1::2] = values
-        # As a whole: so a text is cut in the same way wherever its fields begin, or where it has none.
-        return shorten("".join(parts), MAX_TAG_BYTES, digest=self._digest)
+        return "".join(parts)
 
 
 def tag(template: str, **values: object) -> str:

@@ -278,3 +278,27 @@ def test_through_redis_other_workers_match_by_the_same_rules(each_redis: RedisSe
             assert await left(third, *keys) == ["b:1:x"]
 
     run(test())
+
+
+@pytest.mark.parametrize("pattern", ["page:{url}:*", "page:{url}*", "page:{url}:*n", "*:{url}:en"])
+@pytest.mark.parametrize("length", [100, 225, 245, 260, 900])
+def test_a_long_value_of_an_event_is_found_in_keys_that_had_to_be_cut(pattern: str, length: int) -> None:
+    async def test() -> None:
+        cache, calls = TierCache(namespace="shop"), list[str]()
+        cache.on("changed", patterns=[pattern])
+
+        @cache.cached("page:{url}:{lang}", ttl=60)
+        async def page(url: str, lang: str) -> str:
+            calls.append(url)
+            return lang
+
+        one, other = "u" * length, "u" * (length - 1) + "v"
+        for url in (one, other):
+            await page(url, "en")
+        await cache.emit("changed", url=one)
+        calls.clear()
+        for url in (one, other):
+            await page(url, "en")
+        assert calls == [one]
+
+    run(test())
