@@ -252,6 +252,17 @@ def check_seconds(option: str, value: float, *, zero: bool = False) -> float:
     return value
 
 
+def check_settle(value: float) -> float:
+    """`value` if an invalidation can be dated ahead by as many seconds.
+
+    Raises:
+        ConfigError: it is no duration, or longer than anything is kept.
+    """
+    if check_seconds("settle", value, zero=True) > LONGEST_LIFETIME:
+        raise ConfigError("settle", f"must be at most 31 days, or nothing would be kept ever: {value!r}")
+    return value
+
+
 def check_tag(option: str, tag: str) -> str:
     """`tag`, as written in code, if it may name a tag.
 

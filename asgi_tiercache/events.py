@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from asgi_tiercache.config import check_seconds, check_texts
+from asgi_tiercache.config import check_settle, check_texts
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
 from asgi_tiercache.errors import ConfigError
@@ -69,7 +69,7 @@ class Rule:
         if not isinstance(soft, bool):
             raise ConfigError("soft", f"must be True or False, not {soft!r}")
         self.soft = soft
-        self.settle = check_seconds("settle", settle, zero=True)
+        self.settle = check_settle(settle)
         self._tags = [Template(text) for text in targets.tags]
         self._patterns = [Template(text, option="patterns", glob=True) for text in targets.patterns]
         self._keys = [Template(text, option="keys") for text in targets.keys]
@@ -176,7 +176,7 @@ class Events:
     # ---- emitting ----
 
     async def emit(self, event: str, values: Mapping[str, object]) -> Receipt:
-        """PurgeOrder what `event` purges for `values`.
+        """Purge what `event` purges for `values`.
 
         Raises:
             ConfigError: the event was never declared, or a field is missing or None.

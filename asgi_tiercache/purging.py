@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
-from asgi_tiercache.config import check_seconds
+from asgi_tiercache.config import check_settle
 from asgi_tiercache.engine.reclaim import Reclaimer
 from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
 from asgi_tiercache.errors import ConfigError
@@ -16,7 +16,7 @@ from asgi_tiercache.invalidation.patterns import check_pattern, tag_for
 from asgi_tiercache.invalidation.service import Invalidation, Receipt
 from asgi_tiercache.keys.escape import endpoint
 from asgi_tiercache.keys.request import user_hash
-from asgi_tiercache.keys.template import literal_tag, tag
+from asgi_tiercache.keys.template import Template, literal_tag
 from asgi_tiercache.types import Stamp
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -105,9 +105,20 @@ class Purger:
 def _check(soft: bool, settle: float, durable: str) -> None:
     if not isinstance(soft, bool):
         raise ConfigError("soft", f"must be True or False, not {soft!r}")
-    check_seconds("settle", settle, zero=True)
+    check_settle(settle)
     if durable not in ("log", "replica"):
         raise ConfigError("durable", f"must be 'log' or 'replica', not {durable!r}")
+
+
+def _named(tags: Sequence[str], values: Mapping[str, object]) -> list[str]:
+    if not values:
+        return [literal_tag(each) for each in tags]
+    templates = [Template(each, option="tag") for each in tags]
+    for name in values:
+        if not any(name in template.fields for template in templates):
+            # A misspelt option, perhaps: without it more could be purged than was meant, or too early.
+            raise ConfigError(name, "no tag has such a field; there are the options soft, settle and durable")
+    return [template.render_strict(values) for template in templates]
 
 
 class Purging:
@@ -152,10 +163,11 @@ class Purging:
             values: What fills the fields of the tags.
 
         Raises:
-            ConfigError: a tag is empty, longer than 256 bytes, or holds `*` or a control character; an option is wrong.
+            ConfigError: a tag is empty, longer than 256 bytes, or holds `*` or a control character; an option is
+                wrong; no tag has a field for one of `values`.
+            KeyingError: a field has no value, or one without a canonical text, such as a list.
         """
-        named = [tag(each, **values) if values else literal_tag(each) for each in tags]
-        return await self._purger.purge(named, kind="tag", soft=soft, settle=settle, durable=durable)
+        return await self._purger.purge(_named(tags, values), kind="tag", soft=soft, settle=settle, durable=durable)
 
     async def invalidate_key(
         self, *keys: str, soft: bool = False, settle: float = 0.0, durable: Durability = "log"
@@ -305,6 +317,8 @@ class Purging:
             ConfigError: the event was never declared, or a field that it needs is missing or None.
             KeyingError: a value has no canonical text, such as a list.
         """
+        if not isinstance(dry_run, bool):
+            raise ConfigError("dry_run", f"must be True or False, not {dry_run!r}")
         if dry_run:
             return self._events.preview(event, fields)
         return await self._events.emit(event, fields)
