@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from asgi_tiercache.codec.values import ValueCodec, codec_for
-from asgi_tiercache.config import Policy, check_seconds
+from asgi_tiercache.config import Policy, check_seconds, check_texts
 from asgi_tiercache.decorator import CachedFunctions
 from asgi_tiercache.decorator.bridge import Bridge
 from asgi_tiercache.decorator.cached import awaitable_loader
@@ -436,7 +436,7 @@ class TierCache(Purging):
     def _call(self, key: str, tags: Iterable[str] = ()) -> Call:
         full = self._purger.full(key)
         canonical = frame(b"value", full.encode("utf-8", "surrogatepass"))
-        names = tuple(literal_tag(each) for each in ([tags] if isinstance(tags, str) else tags))
+        names = tuple(literal_tag(each, option="tags") for each in check_texts("tags", tags))
         return Call(self._place, full, canonical, self._codec, names, namespace=self.namespace)
 
 

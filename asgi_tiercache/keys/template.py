@@ -159,13 +159,13 @@ def tag(template: str, **values: object) -> str:
     return Template(template, option="tag").render_strict(values)
 
 
-def literal_tag(text: str) -> str:
-    """The tag written out as `text`, in which braces mean nothing.
+def literal_tag(text: str, *, option: str = "tag") -> str:
+    """The tag written out as `text`, in which braces mean nothing; `option` is what messages call it.
 
     Raises:
         ConfigError: it is empty, longer than 256 bytes, or holds `*` or a control character.
     """
-    return tolerant_tag(check_tag("tag", text))
+    return tolerant_tag(check_tag(option, text))
 
 
 def tolerant_tag(text: str) -> str:
