@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -144,8 +144,11 @@ class Tier(Protocol):
 class ScannableTier(Protocol):
     """A tier that can also be looked through; of use only to have memory back, so no tier has to be one."""
 
-    def scan(self, beginning: str, size: int) -> AsyncGenerator[list[tuple[str, bytes]], None]:
-        """Keys that begin with `beginning`, in batches, each with the first `size` bytes of what stands under it.
+    def scan(
+        self, beginning: str, wanted: Callable[[str], bool], size: int
+    ) -> AsyncGenerator[list[tuple[str, bytes]], None]:
+        """Keys that begin with `beginning` and are `wanted`, each with the first `size` bytes of what stands under it.
 
-        A key may come twice, and may be gone by the time that it comes.
+        In batches, each of them the work of an instant; they may be empty. A key may come twice, and may be gone by the
+        time that it comes.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import Signals, TierFailed, TierRead, WriteDropped
@@ -91,14 +91,16 @@ class Guarded(Tier):
         except TierError:
             return
 
-    async def scan(self, beginning: str, size: int) -> AsyncGenerator[list[tuple[str, bytes]], None]:
+    async def scan(
+        self, beginning: str, wanted: Callable[[str], bool], size: int
+    ) -> AsyncGenerator[list[tuple[str, bytes]], None]:
         """What the tier finds, as long as it can; nothing where it is not a `ScannableTier`.
 
         A failure ends it and is counted, but opens no breaker: it may be that only this is not permitted.
         """
         if not isinstance(self._tier, ScannableTier):
             return
-        async with contextlib.aclosing(self._tier.scan(beginning, size)) as batches:
+        async with contextlib.aclosing(self._tier.scan(beginning, wanted, size)) as batches:
             while self.available:
                 try:
                     with self.breaker.deadline.limit():

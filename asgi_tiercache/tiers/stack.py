@@ -101,23 +101,27 @@ class Stack:
         for level in self._levels:
             await level.queue.delete(keys)
 
-    async def sweep(self, beginning: str, worthless: Callable[[str, Stamp], bool]) -> AsyncGenerator[int, None]:
-        """Delete the entries that are `worthless` by key and stamp, tier by tier; yields after each batch, its number.
+    async def sweep(
+        self, beginning: str, wanted: Callable[[str], bool], worthless: Callable[[Stamp], bool]
+    ) -> AsyncGenerator[int, None]:
+        """Delete the entries that are `wanted` by key and `worthless` by stamp, tier by tier, in batches.
 
-        What is no entry of this version stays: it may be somebody else's. Tiers that cannot be looked through are left
-        alone. A newer entry that is written under the same key at this moment may go, too.
+        Yields after each batch, which may be empty, how many went. What is no entry of this version stays: it may be
+        somebody else's. Tiers that cannot be looked through are left alone. A newer entry that is written under the
+        same key at this moment may go, too.
 
         Args:
             beginning: That of every key in question.
-            worthless: Decides; a `{` in a key may be a `%7B`.
+            wanted: Decides by the key, in which a `{` may be a `%7B`.
+            worthless: Decides by the stamp.
         """
         for level in self._levels:
             if not isinstance(level.tier, ScannableTier):
                 continue
-            async with contextlib.aclosing(level.tier.scan(beginning, HEAD)) as batches:
+            async with contextlib.aclosing(level.tier.scan(beginning, wanted, HEAD)) as batches:
                 async for batch in batches:
                     stamps = [(key, stamp_of(head)) for key, head in batch]
-                    keys = [key for key, stamp in stamps if stamp is not None and worthless(key, stamp)]
+                    keys = [key for key, stamp in stamps if stamp is not None and worthless(stamp)]
                     if keys:
                         await level.tier.delete_many(keys)
                     yield len(keys)

@@ -27,9 +27,11 @@ class OpenTier(ScriptedTier):
         super().__init__()
         self.scans: list[str] = []
 
-    async def scan(self, beginning: str, size: int) -> AsyncGenerator[list[tuple[str, bytes]], None]:
+    async def scan(
+        self, beginning: str, wanted: Callable[[str], bool], size: int
+    ) -> AsyncGenerator[list[tuple[str, bytes]], None]:
         self.scans.append(beginning)
-        found = [(key, data[:size]) for key, data in self.data.items() if key.startswith(beginning)]
+        found = [(key, data[:size]) for key, data in self.data.items() if key.startswith(beginning) and wanted(key)]
         for first in range(0, len(found), 2):
             await self._operate("scan")
             yield found[first : first + 2]
