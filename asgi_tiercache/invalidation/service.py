@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ from asgi_tiercache.invalidation.held import Held
 from asgi_tiercache.invalidation.knowledge import Knowledge, Verdict
 from asgi_tiercache.invalidation.lease import MAX_LAG, MAX_UNVERIFIED, Lease, Trust
 from asgi_tiercache.invalidation.listeners import Listeners
-from asgi_tiercache.invalidation.log import Answer, Appended, InvalidationLog, ProcessLog, Purge, Record
+from asgi_tiercache.invalidation.log import MAX_PATTERNS, Answer, Appended, InvalidationLog, ProcessLog, Purge, Record
 from asgi_tiercache.invalidation.tail import Tail
 from asgi_tiercache.signals import Invalidated, Signals
 from asgi_tiercache.tiers.loops import OneTask, PerLoop
 from asgi_tiercache.types import Clock, Entry, Stamp
+
+logger = logging.getLogger("asgi_tiercache")
 
 T = TypeVar("T")
 
@@ -279,6 +282,8 @@ class Invalidation:
         if appended is None:
             return None
         self.listeners.tell(purge, appended.id, here=True)
+        if appended.everything and not purge.everything:  # more than was asked for is never silent
+            logger.warning("more than %d patterns to be told apart: %r made all invalid", MAX_PATTERNS, purge.patterns)
         if self.knowledge.is_late(sent, appended.epoch):
             self._hold(purge)  # which of the two epochs is the newer, nobody can tell: it holds here until sent again
             return appended

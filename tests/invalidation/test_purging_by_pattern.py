@@ -206,7 +206,7 @@ def test_a_response_made_from_a_value_that_matches_goes_with_it() -> None:
 # ---- bounds, bad input ----
 
 
-def test_more_patterns_than_can_be_told_apart_invalidate_everything() -> None:
+def test_more_patterns_than_can_be_told_apart_invalidate_everything(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         cache = TierCache()
         await stored(cache, "kept")
@@ -215,7 +215,10 @@ def test_more_patterns_than_can_be_told_apart_invalidate_everything() -> None:
         assert await left(cache, "kept") == ["kept"]
         await cache.invalidate_pattern("x1*")
         assert await left(cache, "kept") == ["kept"], "one that is known already is no further one"
+        assert caplog.text == ""
         await cache.invalidate_pattern("one too many*")
+        assert "more than 64 patterns" in caplog.text
+        assert "one too many*" in caplog.text
         assert await left(cache, "kept") == []
         await stored(cache, "kept")
         await cache.invalidate_pattern("a further one*")
