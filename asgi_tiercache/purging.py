@@ -144,6 +144,7 @@ class Purging:
 
     async def invalidate(
         self,
+        /,
         *tags: str,
         soft: bool = False,
         settle: float = 0.0,

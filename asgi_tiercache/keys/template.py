@@ -149,7 +149,7 @@ class Template:
         return "".join(parts)
 
 
-def tag(template: str, **values: object) -> str:
+def tag(template: str, /, **values: object) -> str:
     """The tag that `template` gives `values`: `tag("video:{video_id}", video_id=42)`.
 
     Raises:
