@@ -24,7 +24,6 @@ from asgi_tiercache.decorator.bridge import Bridge
 from asgi_tiercache.decorator.cached import awaitable_loader
 from asgi_tiercache.engine.core import Engine, Place
 from asgi_tiercache.engine.fill import Fill
-from asgi_tiercache.engine.reclaim import Reclaimer
 from asgi_tiercache.engine.tags import key_tag
 from asgi_tiercache.engine.values import Call, Values
 from asgi_tiercache.errors import ConfigError
@@ -126,8 +125,7 @@ class TierCache(Purging):
         self._functions = CachedFunctions(
             self.engine, self._values, self._bridge, namespace=self.namespace, disabled=self.disabled
         )
-        self._reclaimer = Reclaimer(memory, self.engine.stack, clock)
-        purger = Purger(self.engine.invalidation, self._reclaimer, self.namespace)
+        purger = Purger(self.engine.invalidation, self.engine.reclaimer, self.namespace)
         self.outboxes = Outboxes(purger)
         """Where requests put what they have changed; for the middleware."""
         events = Events(self.engine, self.outboxes, namespace=self.namespace, waiter=self._bridge.waiter)
@@ -224,7 +222,7 @@ class TierCache(Purging):
         fills = self.engine.fills.tasks()
         if fills:
             await asyncio.wait(fills, timeout=CLOSE_SECONDS)
-        await self._reclaimer.aclose()
+        await self.engine.reclaimer.aclose()
         await self.engine.invalidation.aclose()
         if self.engine.stack is not None:
             await self.engine.stack.aclose(CLOSE_SECONDS)
