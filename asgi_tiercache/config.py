@@ -24,6 +24,8 @@ Source: TypeAlias = Callable[[MutableMapping[str, Any]], str | bytes | int | Non
 MAX_TAG_BYTES = 256
 LONGEST_LIFETIME = 31 * 86_400
 """Seconds that an entry lives at the most, whatever its policy or its response says: what the log has to remember."""
+MAX_SETTLE = 86_400
+"""Seconds by which an invalidation may be dated ahead."""
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CHOICES = {
     "dependencies": ("miss", "always"),
@@ -252,15 +254,15 @@ def check_seconds(option: str, value: float, *, zero: bool = False) -> float:
     return value
 
 
-def check_settle(value: float) -> float:
-    """`value` if an invalidation can be dated ahead by as many seconds.
+def check_settle(seconds: float) -> float:
+    """`seconds` if an invalidation may be dated that far ahead.
 
     Raises:
-        ConfigError: it is no duration, or longer than anything is kept.
+        ConfigError: it is no duration, or longer than a day: for so long nothing would be cached.
     """
-    if check_seconds("settle", value, zero=True) > LONGEST_LIFETIME:
-        raise ConfigError("settle", f"must be at most 31 days, or nothing would be kept ever: {value!r}")
-    return value
+    if check_seconds("settle", seconds, zero=True) > MAX_SETTLE:
+        raise ConfigError("settle", f"must be at most {MAX_SETTLE} seconds, not {seconds!r}")
+    return seconds
 
 
 def check_tag(option: str, tag: str) -> str:

@@ -93,33 +93,19 @@ class TierCache(Purging):
             raise ConfigError("l2", f"must be a tier, not {l2!r}; TierCache.from_url() takes a URL")
         if log is not None and not hasattr(log, "append"):
             raise ConfigError("log", f"must be an invalidation log, not {log!r}")
-        clock = clock or SystemClock()
-        signals = Signals()
-        breaker = Breaker(tier=l2.name if l2 else "L2", deadline=deadline, clock=clock, signals=signals)
-        if isinstance(log, RedisLog):
-            log.breaker = breaker  # one server, one judgement on whether it is well
-        tiers = [] if l2 is None else [Guarded(l2, breaker, clock=clock, signals=signals)]
         self.namespace = _checked(namespace)
         """Begins every key."""
         self.disabled = os.environ.get("TIERCACHE_DISABLED", "") == "1"
         """Whether everything passes by: `TIERCACHE_DISABLED=1` in the environment."""
-        memory = Memory(signals=signals)
-        self.engine = Engine(
-            memory=memory,
-            stack=Stack(tiers, clock=clock, signals=signals) if tiers else None,
-            invalidation=Invalidation(
-                log or ProcessLog(clock=clock),
-                clock=clock,
-                signals=signals,
-                drop_memory=memory.clear,
-                max_lag=check_seconds("max_lag", max_lag),
-                max_unverified=check_seconds("max_unverified", max_unverified, zero=True),
-            ),
-            signals=signals,
-            clock=clock,
+        self.engine = _engine(
+            l2,
+            log,
+            clock or SystemClock(),
+            deadline=deadline,
+            max_lag=check_seconds("max_lag", max_lag),
+            max_unverified=check_seconds("max_unverified", max_unverified, zero=True),
         )
         """What the middleware and the decorators work with."""
-        self.engine.reporters.extend(tier.report for tier in tiers)
         self._values = Values(self.engine)
         self._bridge = Bridge(self._values, home=lambda: self._home, close=self.aclose)
         self._functions = CachedFunctions(
@@ -131,9 +117,9 @@ class TierCache(Purging):
         events = Events(self.engine, self.outboxes, namespace=self.namespace, waiter=self._bridge.waiter)
         super().__init__(purger, self.engine.invalidation, events)
         self._stats = Stats(self._regions)
-        self._stats.listen_to(signals)
-        signals.subscribe(FailureLog(), BreakerChanged, TierFailed)
-        self._place = Place(memory.bucket(_DIRECT.region), _DIRECT)
+        self._stats.listen_to(self.engine.signals)
+        self.engine.signals.subscribe(FailureLog(), BreakerChanged, TierFailed)
+        self._place = Place(self.engine.memory.bucket(_DIRECT.region), _DIRECT)
         self._codec = codec_for(Any, where="cache.set")
         self._home: asyncio.AbstractEventLoop | None = None
         self._marked: list[str] = []
@@ -436,6 +422,36 @@ class TierCache(Purging):
         canonical = frame(b"value", full.encode("utf-8", "surrogatepass"))
         names = tuple(literal_tag(each, option="tags") for each in check_texts("tags", tags))
         return Call(self._place, full, canonical, self._codec, names, namespace=self.namespace)
+
+
+def _engine(
+    l2: Tier | None,
+    log: InvalidationLog | None,
+    clock: Clock,
+    *,
+    deadline: float,
+    max_lag: float,
+    max_unverified: float,
+) -> Engine:
+    """Memory, the lower tier behind its guard, and the log, put together."""
+    signals = Signals()
+    breaker = Breaker(tier=l2.name if l2 else "L2", deadline=deadline, clock=clock, signals=signals)
+    if isinstance(log, RedisLog):
+        log.breaker = breaker  # one server, one judgement on whether it is well
+    tiers = [] if l2 is None else [Guarded(l2, breaker, clock=clock, signals=signals)]
+    memory = Memory(signals=signals)
+    invalidation = Invalidation(
+        log or ProcessLog(clock=clock),
+        clock=clock,
+        signals=signals,
+        drop_memory=memory.clear,
+        max_lag=max_lag,
+        max_unverified=max_unverified,
+    )
+    stack = Stack(tiers, clock=clock, signals=signals) if tiers else None
+    engine = Engine(memory=memory, stack=stack, invalidation=invalidation, signals=signals, clock=clock)
+    engine.reporters.extend(tier.report for tier in tiers)
+    return engine
 
 
 def _policy(option: str, policy: Policy | None, options: Mapping[str, Any]) -> Policy:

@@ -22,7 +22,9 @@ class Certificates:
         authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         authority, server = _name("tests of asgi_tiercache"), _name("127.0.0.1")
         addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        root = _sign(authority, authority, authority_key, authority_key, x509.BasicConstraints(True, None))
+        # Python 3.13 and later ask of an authority that it says what its key is for.
+        may_sign = (x509.BasicConstraints(True, None), _KEY_SIGNS_CERTIFICATES)
+        root = _sign(authority, authority, authority_key, authority_key, *may_sign)
         leaf = _sign(server, authority, server_key, authority_key, addresses)
         self.authority.write_bytes(root.public_bytes(serialization.Encoding.PEM))
         self.certificate.write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
@@ -49,6 +51,19 @@ class Certificates:
         }
 
 
+_KEY_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
@@ -58,7 +73,7 @@ def _sign(
     issuer: x509.Name,
     key: ec.EllipticCurvePrivateKey,
     signer: ec.EllipticCurvePrivateKey,
-    extension: x509.ExtensionType,
+    *extensions: x509.ExtensionType,
 ) -> x509.Certificate:
     now = datetime.datetime.now(datetime.UTC)
     day = datetime.timedelta(days=1)
@@ -71,8 +86,9 @@ def _sign(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - day)
         .not_valid_after(now + day)
-        .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=not isinstance(extension, x509.SubjectAlternativeName))
     return builder.sign(signer, hashes.SHA256())

@@ -236,6 +236,7 @@ class World:
 
     async def _end(self) -> None:
         self._open_all()
+        self.log.refuse = self.log.lose = 0
         await self._settled()
         # A stale value is given once more, and what is made of one is stale, too: the last round finds all made anew.
         for last in (False, False, False, False, True):

@@ -126,6 +126,7 @@ def test_in_one_process_there_is_no_replica_to_wait_for() -> None:
         ("settle", float("nan")),
         ("settle", True),
         ("settle", "1"),
+        ("settle", 86_401),
         ("durable", "x"),
         ("durable", True),
         ("durable", None),
