@@ -176,7 +176,7 @@ class Events:
     # ---- emitting ----
 
     async def emit(self, event: str, values: Mapping[str, object]) -> Receipt:
-        """PurgeOrder what `event` purges for `values`.
+        """Purge what `event` purges for `values`.
 
         Raises:
             ConfigError: the event was never declared, or a field is missing or None.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from asgi_tiercache.config import check_settle
+from asgi_tiercache.engine.reclaim import Reclaimer
 from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.events import Events, Preview
@@ -15,7 +16,8 @@ from asgi_tiercache.invalidation.patterns import check_pattern, tag_for
 from asgi_tiercache.invalidation.service import Invalidation, Receipt
 from asgi_tiercache.keys.escape import endpoint
 from asgi_tiercache.keys.request import user_hash
-from asgi_tiercache.keys.template import literal_tag, tag
+from asgi_tiercache.keys.template import Template, literal_tag
+from asgi_tiercache.types import Stamp
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,11 +32,13 @@ class Purger:
 
     Args:
         invalidation: The log, and what this worker knows of it.
+        reclaimer: Has back the memory of what patterns invalidate.
         namespace: Begins every key, if given.
     """
 
-    def __init__(self, invalidation: Invalidation, namespace: str) -> None:
+    def __init__(self, invalidation: Invalidation, reclaimer: Reclaimer, namespace: str) -> None:
         self._invalidation = invalidation
+        self._reclaimer = reclaimer
         self._before = f"{namespace}:" if namespace else ""
 
     def __repr__(self) -> str:
@@ -66,7 +70,7 @@ class Purger:
 
         Args:
             tags: Those of users, and implicit ones.
-            patterns: Globs over keys without the namespace; where a tag can stand for one, it does.
+            patterns: Globs over keys without the namespace, checked; where a tag can stand for one, it does.
             kind: What it is called in statistics.
             soft: Make stale rather than invalid.
             settle: Seconds by which it is dated ahead.
@@ -78,15 +82,19 @@ class Purger:
         _check(soft, settle, durable)
         exact, globs = list(tags), []
         for pattern in patterns:
-            glob = self._before + check_pattern(pattern)
+            glob = self._before + pattern
             found = tag_for(glob, responses=f"{self._before}api:response:", skip=len(self._before))
             if found is not None:
                 exact.append(found)
             else:
                 globs.append(glob)
-        return await self._invalidation.invalidate(
+        receipt = await self._invalidation.invalidate(
             exact, patterns=globs, kind=kind, soft=soft, settle=settle, replicate=durable == "replica"
         )
+        if receipt.position is not None and not soft:
+            for glob in globs:
+                self._reclaimer.begin(glob, Stamp(self._invalidation.knowledge.epoch, receipt.position))
+        return receipt
 
     async def clear(self, *, soft: bool, settle: float, durable: Durability) -> Receipt:
         """Invalidate everything in the namespace."""
@@ -100,6 +108,17 @@ def _check(soft: bool, settle: float, durable: str) -> None:
     check_settle(settle)
     if durable not in ("log", "replica"):
         raise ConfigError("durable", f"must be 'log' or 'replica', not {durable!r}")
+
+
+def _named(tags: Sequence[str], values: Mapping[str, object]) -> list[str]:
+    if not values:
+        return [literal_tag(each) for each in tags]
+    templates = [Template(each, option="tag") for each in tags]
+    for name in values:
+        if not any(name in template.fields for template in templates):
+            # A misspelt option, perhaps: without it more could be purged than was meant, or too early.
+            raise ConfigError(name, "no tag has such a field; there are the options soft, settle and durable")
+    return [template.render_strict(values) for template in templates]
 
 
 class Purging:
@@ -125,6 +144,7 @@ class Purging:
 
     async def invalidate(
         self,
+        /,
         *tags: str,
         soft: bool = False,
         settle: float = 0.0,
@@ -144,10 +164,11 @@ class Purging:
             values: What fills the fields of the tags.
 
         Raises:
-            ConfigError: a tag is empty, longer than 256 bytes, or holds `*` or a control character; an option is wrong.
+            ConfigError: a tag is empty, longer than 256 bytes, or holds `*` or a control character; an option is
+                wrong; no tag has a field for one of `values`.
+            KeyingError: a field has no value, or one without a canonical text, such as a list.
         """
-        named = [tag(each, **values) if values else literal_tag(each) for each in tags]
-        return await self._purger.purge(named, kind="tag", soft=soft, settle=settle, durable=durable)
+        return await self._purger.purge(_named(tags, values), kind="tag", soft=soft, settle=settle, durable=durable)
 
     async def invalidate_key(
         self, *keys: str, soft: bool = False, settle: float = 0.0, durable: Durability = "log"
@@ -200,7 +221,9 @@ class Purging:
         Raises:
             ConfigError: the pattern is empty, longer than 256 bytes, or holds control characters.
         """
-        return await self._purger.purge([], [pattern], kind="pattern", soft=soft, settle=settle, durable=durable)
+        return await self._purger.purge(
+            [], [check_pattern(pattern)], kind="pattern", soft=soft, settle=settle, durable=durable
+        )
 
     async def clear(self, *, soft: bool = False, settle: float = 0.0, durable: Durability = "log") -> Receipt:
         """Invalidate everything in this namespace; options as of `invalidate`."""
@@ -295,6 +318,8 @@ class Purging:
             ConfigError: the event was never declared, or a field that it needs is missing or None.
             KeyingError: a value has no canonical text, such as a list.
         """
+        if not isinstance(dry_run, bool):
+            raise ConfigError("dry_run", f"must be True or False, not {dry_run!r}")
         if dry_run:
             return self._events.preview(event, fields)
         return await self._events.emit(event, fields)

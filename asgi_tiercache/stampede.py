@@ -1,4 +1,4 @@
-"""Single flight: one computation for all who ask for the same thing at the same time (DESIGN section 7)."""
+"""Single flight: one computation for all who ask for the same thing at the same time."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from asgi_tiercache.codec.values import ValueCodec, codec_for
-from asgi_tiercache.config import Policy, check_seconds
+from asgi_tiercache.config import Policy, check_seconds, check_texts
 from asgi_tiercache.decorator import CachedFunctions
 from asgi_tiercache.decorator.bridge import Bridge
 from asgi_tiercache.decorator.cached import awaitable_loader
@@ -111,7 +111,7 @@ class TierCache(Purging):
         self._functions = CachedFunctions(
             self.engine, self._values, self._bridge, namespace=self.namespace, disabled=self.disabled
         )
-        purger = Purger(self.engine.invalidation, self.namespace)
+        purger = Purger(self.engine.invalidation, self.engine.reclaimer, self.namespace)
         self.outboxes = Outboxes(purger)
         """Where requests put what they have changed; for the middleware."""
         events = Events(self.engine, self.outboxes, namespace=self.namespace, waiter=self._bridge.waiter)
@@ -208,6 +208,7 @@ class TierCache(Purging):
         fills = self.engine.fills.tasks()
         if fills:
             await asyncio.wait(fills, timeout=CLOSE_SECONDS)
+        await self.engine.reclaimer.aclose()
         await self.engine.invalidation.aclose()
         if self.engine.stack is not None:
             await self.engine.stack.aclose(CLOSE_SECONDS)
@@ -419,7 +420,7 @@ class TierCache(Purging):
     def _call(self, key: str, tags: Iterable[str] = ()) -> Call:
         full = self._purger.full(key)
         canonical = frame(b"value", full.encode("utf-8", "surrogatepass"))
-        names = tuple(literal_tag(each) for each in ([tags] if isinstance(tags, str) else tags))
+        names = tuple(literal_tag(each, option="tags") for each in check_texts("tags", tags))
         return Call(self._place, full, canonical, self._codec, names, namespace=self.namespace)
 
 

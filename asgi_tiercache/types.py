@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 Header = tuple[bytes, bytes]
 """One field line of an ASGI message: lower-case name, value."""
@@ -138,3 +138,17 @@ class Tier(Protocol):
 
     async def aclose(self) -> None:
         """Let go of what the tier holds for the running event loop."""
+
+
+@runtime_checkable
+class ScannableTier(Protocol):
+    """A tier that can also be looked through; of use only to have memory back, so no tier has to be one."""
+
+    def scan(
+        self, beginning: str, wanted: Callable[[str], bool], size: int
+    ) -> AsyncGenerator[list[tuple[str, bytes]], None]:
+        """Keys that begin with `beginning` and are `wanted`, each with the first `size` bytes of what stands under it.
+
+        In batches, each of them the work of an instant; they may be empty. A key may come twice, and may be gone by the
+        time that it comes.
+        """

@@ -29,6 +29,7 @@ NEEDED = [
 LISTED: list[tuple[str | int, ...]] = [
     ("GET", "shop:k"),
     ("MGET", "shop:k"),
+    ("GETRANGE", "shop:k", 0, 9),
     ("SET", "shop:k", "1", "PX", 1000),
     ("UNLINK", "shop:k"),
     ("DEL", "{shop}:control"),
@@ -49,7 +50,7 @@ LISTED: list[tuple[str | int, ...]] = [
     ("TIME",),
     ("INFO", "server"),
     ("WAIT", 0, 1),
-    ("SCAN", 0, "MATCH", "shop:*"),
+    ("SCAN", 0, "MATCH", "shop:*", "TYPE", "string"),
     ("PING",),
 ]
 

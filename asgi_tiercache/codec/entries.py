@@ -12,6 +12,7 @@ their bytes, so that any bytes may occur in them.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -35,12 +36,16 @@ those of the values that it was made from."""
 MIN_DEFLATED = 1024
 """Bytes from which on deflating a body is worth the time."""
 
+HEAD = 128
+"""The first bytes of an entry, as many as `stamp_of` may need."""
+
 _MAGIC = b"ATC"
 _VERSION = 1
 _PREFIX = struct.Struct(">3sBQBHIIIII")
 _COVERED = 12  # the checksum stands before everything that it covers, the lengths included
 _PLAIN, _DEFLATE = 0, 1
 _ONLY_TEXTS = frozenset({str})
+_BLOCK_BEGINS = re.compile(rb'\["([0-9A-Za-z_-]{0,64})",(\d{1,19}),')
 
 # `Flag(n)` costs more than the rest of the block; a deflated body is told by the compression code alone.
 _FLAGS = {n: Flag(n) for n in range(sum(Flag) + 1) if not n & Flag.COMPRESSED}
@@ -89,6 +94,17 @@ def decode(data: bytes, *, max_body: int = MAX_BODY) -> Entry | Rejected:
         return _decode(data, max_body)
     except _BrokenError as error:
         return Rejected(str(error))
+
+
+def stamp_of(head: bytes) -> Stamp | None:
+    """The stamp of the entry that begins with `head`; None if that is no entry of this version.
+
+    The checksum is not looked at, so nothing may be served on the strength of it.
+    """
+    if not head.startswith(_MAGIC + bytes((_VERSION,))):
+        return None
+    found = _BLOCK_BEGINS.match(head, _PREFIX.size)
+    return None if found is None else Stamp(found[1].decode(), int(found[2]))
 
 
 def _encode(entry: Entry, compress: bool) -> bytes:

@@ -138,7 +138,16 @@ class CachedFunction:
         key = self.keys.of(args, kwargs)
         rendered = (tag.render(key.arguments) for tag in self._tags)
         tags = tuple(tag for tag in rendered if tag is not None)
-        return Call(self._place, key.text, key.canonical, self._codec, tags, self.name, namespace=self._namespace)
+        return Call(
+            self._place,
+            key.text,
+            key.canonical,
+            self._codec,
+            tags,
+            self.name,
+            namespace=self._namespace,
+            whole=key.whole,
+        )
 
 
 def _check(function: Callable[..., Any], policy: Policy) -> None:

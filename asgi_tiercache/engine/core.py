@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from asgi_tiercache.config import LONGEST_LIFETIME, Policy
 from asgi_tiercache.engine.fill import IDLE, Fill, IdleFill, Running, Waiting
+from asgi_tiercache.engine.reclaim import Reclaimer
 from asgi_tiercache.errors import CodecError, NoFillError
 from asgi_tiercache.http.conditional import has_validator
 from asgi_tiercache.invalidation.knowledge import Verdict
@@ -62,6 +63,7 @@ class Engine:
         self.lease = invalidation.lease
         self.signals = signals
         self.clock = clock
+        self.reclaimer = Reclaimer(memory, stack, clock)
         self.fills: Flights[Entry] = Flights()
         self.unshareable = Unshareable()
         self._refreshing = 0

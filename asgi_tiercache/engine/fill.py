@@ -32,7 +32,7 @@ class Fill:
     def __repr__(self) -> str:
         return f"<Fill {self.stamp} tags={list(self.tags)} ttl={self.ttl}>"
 
-    def tag(self, *templates: str, **values: object) -> None:
+    def tag(self, /, *templates: str, **values: object) -> None:
         """Give the entry further tags: `tag("author:7")`, or `tag("author:{id}", id=7)`.
 
         What stands in `values`, and any character that could mean more than itself, is escaped; nothing that a client
@@ -85,7 +85,7 @@ class IdleFill(Fill):
 
     __slots__ = ()
 
-    def tag(self, *templates: str, **values: object) -> None:
+    def tag(self, /, *templates: str, **values: object) -> None:
         pass
 
     def set_ttl(self, seconds: float) -> None:

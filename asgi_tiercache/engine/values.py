@@ -41,6 +41,8 @@ class Call:
     """Seconds; in place of the policy's."""
     namespace: str = ""
     """What `key` begins with, if anything; no pattern is made for that alone."""
+    whole: str = ""
+    """What `key` was before it was cut, where it may have been: patterns find it by that, too."""
 
 
 class _Made:
@@ -241,7 +243,8 @@ class Values:
 
     @staticmethod
     def _tags(call: Call, fill: Fill) -> tuple[str, ...]:
-        implicit = (key_tag(call.key), *prefix_tags(call.key, call.namespace))
+        whole = call.whole or call.key
+        implicit = (key_tag(call.key), key_tag(whole), *prefix_tags(whole, call.namespace))
         return tuple(dict.fromkeys((*call.tags, *fill.tags, *implicit)))
 
     def _answer(self, call: Call, entry: Entry, tier: str, started: float, *, fresh: bool) -> None:

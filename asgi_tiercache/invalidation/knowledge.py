@@ -1,7 +1,6 @@
 """What one worker knows of the log, and its judgement on entries (rules I2, I3, I5 and I10).
 
-Pure bookkeeping: no I/O, no clock. `shared/models` of the design calls the same thing `Worker`; names agree where
-they can: position, horizon, floor, `at`.
+Pure bookkeeping: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -116,7 +115,7 @@ class Knowledge:
         """Apply the next record of the log. Returns False if that changed the epoch: L1 is then worthless.
 
         One whose predecessor was not applied tells of a gap (I8): the horizon rises, so that every older entry is asked
-        about before it is used again. (The model's simpler variant: a gap keeps L1.)
+        about before it is used again.
         """
         with self._changing:
             same = record.epoch == self.epoch

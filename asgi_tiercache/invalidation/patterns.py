@@ -61,6 +61,16 @@ def tag_for(glob: str, *, responses: str, skip: int = 0) -> str | None:
     return PREFIX + beginning if beginning in prefixes(beginning, skip) else None
 
 
+def beginning_of(glob: str) -> str:
+    """What every key that matches `glob` begins with."""
+    return _GLOB.split(glob, maxsplit=1)[0]
+
+
+def matches_key(glob: str, key: str) -> bool:
+    """Whether `key` itself matches."""
+    return bool(_compiled(glob)(key))
+
+
 def matches(glob: str, tags: Iterable[str]) -> bool:
     """Whether an entry with `tags` matches: its own key, or that of a value that it was made from."""
     matcher = _compiled(glob)

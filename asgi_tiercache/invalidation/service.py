@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.invalidation.held import Held
 from asgi_tiercache.invalidation.knowledge import Knowledge, Verdict
 from asgi_tiercache.invalidation.lease import MAX_LAG, MAX_UNVERIFIED, Lease, Trust
 from asgi_tiercache.invalidation.listeners import Listeners
-from asgi_tiercache.invalidation.log import Answer, Appended, InvalidationLog, ProcessLog, Purge, Record
+from asgi_tiercache.invalidation.log import MAX_PATTERNS, Answer, Appended, InvalidationLog, ProcessLog, Purge, Record
 from asgi_tiercache.invalidation.tail import Tail
 from asgi_tiercache.signals import Invalidated, Signals
-from asgi_tiercache.tiers.loops import PerLoop, end
+from asgi_tiercache.tiers.loops import OneTask, PerLoop
 from asgi_tiercache.types import Clock, Entry, Stamp
+
+logger = logging.getLogger("asgi_tiercache")
 
 T = TypeVar("T")
 
@@ -75,7 +78,7 @@ class Invalidation:
         self._settled_at = -math.inf
         """Monotonic clock at which the last invalidation that this worker dated ahead begins to count as past."""
         self._question: tuple[asyncio.AbstractEventLoop, asyncio.Task[bool]] | None = None
-        self._retrying = PerLoop(_Retrying, _Retrying.aclose)
+        self._retrying = PerLoop(OneTask, OneTask.aclose)
         self.knowledge = Knowledge()
         self.lease = Lease(clock.monotonic(), max_lag=max_lag, max_unverified=max_unverified)
         self.listeners = Listeners(signals)
@@ -279,6 +282,8 @@ class Invalidation:
         if appended is None:
             return None
         self.listeners.tell(purge, appended.id, here=True)
+        if appended.everything and not purge.everything:  # more than was asked for is never silent
+            logger.warning("more than %d patterns to be told apart: %r made all invalid", MAX_PATTERNS, purge.patterns)
         if self.knowledge.is_late(sent, appended.epoch):
             self._hold(purge)  # which of the two epochs is the newer, nobody can tell: it holds here until sent again
             return appended
@@ -330,21 +335,6 @@ class Invalidation:
                 self._drop_memory()
             self._held.sent(claims)
         return not self._held
-
-
-class _Retrying:
-    """The task of one event loop that sends what is held; it may be begun while the loop cancels its tasks."""
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[None] | None = None
-
-    def begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(work())
-
-    async def aclose(self) -> None:
-        if self._task is not None:
-            await end(self._task)
 
 
 _ORDER = (Verdict.INVALID, Verdict.UNKNOWN, Verdict.STALE, Verdict.FRESH)

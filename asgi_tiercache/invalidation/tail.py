@@ -82,7 +82,7 @@ class Tail:
                 continue  # void: a reply to what was asked before the worker changed its epoch (I7)
             if records:
                 self._apply(records)
-            elif self._clock.monotonic() - asked < AT_ONCE:
+            elif self._clock.monotonic() - asked < AT_ONCE and not me.cancelling():
                 await self._clock.sleep(FIRST_PAUSE)  # nothing readable, yet something that ends the wait
 
     async def _next(self) -> list[Record]:

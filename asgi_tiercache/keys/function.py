@@ -24,6 +24,8 @@ class FunctionKey(NamedTuple):
     secret."""
     arguments: Mapping[str, object]
     """Every argument by its parameter's name, defaults included; for tags."""
+    whole: str
+    """What `text` was before it was cut; for patterns."""
 
 
 class FunctionKeys:
@@ -88,10 +90,10 @@ class FunctionKeys:
         arguments = bound.arguments
         form = frame(b"function", encoded(self.identity), self._version, sha256(self._form(arguments)))
         if self._template is not None:
-            text = self._template.render_strict(arguments, function=self.name)
+            text, whole = self._template.render_whole(arguments, function=self.name)
         else:
-            text = f"fn:{endpoint(self.name, hash_path=False)}:{self._digest(form)}"
-        return FunctionKey(self._prefix + text, form, arguments)
+            text = whole = f"fn:{endpoint(self.name, hash_path=False)}:{self._digest(form)}"
+        return FunctionKey(self._prefix + text, form, arguments, self._prefix + whole)
 
     def _form(self, arguments: Mapping[str, object]) -> bytes:
         fields: list[bytes] = []

@@ -15,6 +15,8 @@ from asgi_tiercache.errors import ConfigError, KeyingError
 from asgi_tiercache.keys.escape import Digest, digest, escape, shorten
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
+MAX_WHOLE = 1_024
+"""Characters that a key may have for patterns to find it by what it was before it was cut."""
 # The least that a field needs, once it is cut: some of its beginning, "#" and the hash.
 _MIN_FIELD_BYTES = 40
 
@@ -35,8 +37,9 @@ class Template:
     """A text with fields in braces, `"user:{user_id}:{part}"`, that values fill.
 
     Values are escaped, so that none can become a pattern or reach into the next; where the result would be longer
-    than 256 bytes, long values are cut and end in their hash. What stands at the end keeps its `:`, since nothing
-    follows that it could be mistaken for: `f"user:{user_id}"` names what `"user:{user_id}"` does.
+    than 256 bytes, it is cut and ends in its hash. What stands at the end keeps its `:`, since nothing follows that it
+    could be mistaken for: `f"user:{user_id}"` names what `"user:{user_id}"` does. A pattern may have 1,024 bytes, and
+    then its long values are cut.
 
     Args:
         text: The template.
@@ -51,6 +54,7 @@ class Template:
     def __init__(self, text: str, *, option: str = "tags", glob: bool = False, digest: Digest = digest) -> None:
         self.text = text
         self._digest = digest
+        self._glob = glob
         check_tag(option, text.replace("*", "-") if glob and isinstance(text, str) else text)
         # Literal texts at even places, names of fields at odd ones.
         self._parts = _FIELD.split(text)
@@ -64,8 +68,10 @@ class Template:
                 raise ConfigError(option, f"{{{field}}} in {text!r} is not the plain name of a value")
         cleaned = _glob if glob else _literal
         self._parts[::2] = map(cleaned, self._parts[::2])
-        self._room = MAX_TAG_BYTES - len(cleaned(literal))
-        if self.fields and self._room < _MIN_FIELD_BYTES * (len(self._parts) // 2):
+        self._limit = MAX_WHOLE if glob else MAX_TAG_BYTES
+        literal = cleaned(literal)
+        self._room = self._limit - len(literal)
+        if self.fields and MAX_TAG_BYTES - len(literal) < _MIN_FIELD_BYTES * (len(self._parts) // 2):
             raise ConfigError(option, f"{text!r} leaves too little of {MAX_TAG_BYTES} bytes to its values")
 
     def __repr__(self) -> str:
@@ -93,6 +99,16 @@ class Template:
         """
         return self._filled(self._all_written(values, function))
 
+    def render_whole(self, values: Mapping[str, object], *, function: str = "") -> tuple[str, str]:
+        """The same, and what it was before it was cut, if that has at most 1,024 characters; else the same twice.
+
+        Raises:
+            KeyingError: a value is missing or has no canonical text; the message names `function`, field and type.
+        """
+        whole = self._joined(self._all_written(values, function))
+        text = self._cut(whole)
+        return text, whole if len(whole) <= MAX_WHOLE else text
+
     def render_plain(self, values: Mapping[str, object], *, function: str = "") -> str:
         """The same with everything as it is, neither escaped nor cut: for paths and users, which never are a pattern.
 
@@ -115,10 +131,17 @@ class Template:
         return written
 
     def _filled(self, written: list[str]) -> str:
+        return self._cut(self._joined(written))
+
+    def _cut(self, whole: str) -> str:
+        # As a whole: so a text is cut in the same way wherever its fields begin, or where it has none.
+        return shorten(whole, self._limit, digest=self._digest)
+
+    def _joined(self, written: list[str]) -> str:
         values = [escape(value) for value in written]
         if values and not self._parts[-1]:
             values[-1] = _literal(written[-1])
-        if sum(map(len, values)) > self._room:
+        if self._glob and sum(map(len, values)) > self._room:  # what means something in it has to stay
             share = self._room // len(values)
             values = [shorten(value, share, digest=self._digest) for value in values]
         parts = list(self._parts)
@@ -126,7 +149,7 @@ class Template:
         return "".join(parts)
 
 
-def tag(template: str, **values: object) -> str:
+def tag(template: str, /, **values: object) -> str:
     """The tag that `template` gives `values`: `tag("video:{video_id}", video_id=42)`.
 
     Raises:
@@ -136,13 +159,13 @@ def tag(template: str, **values: object) -> str:
     return Template(template, option="tag").render_strict(values)
 
 
-def literal_tag(text: str) -> str:
-    """The tag written out as `text`, in which braces mean nothing.
+def literal_tag(text: str, *, option: str = "tag") -> str:
+    """The tag written out as `text`, in which braces mean nothing; `option` is what messages call it.
 
     Raises:
         ConfigError: it is empty, longer than 256 bytes, or holds `*` or a control character.
     """
-    return tolerant_tag(check_tag("tag", text))
+    return tolerant_tag(check_tag(option, text))
 
 
 def tolerant_tag(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 Argument = bytes | str | int | float
@@ -92,8 +92,8 @@ class Client(ABC):
         """The reply to a command that may wait, on a connection that nobody else uses meanwhile."""
 
     @abstractmethod
-    def scan(self, match: str, count: int) -> AsyncIterator[list[bytes]]:
-        """Keys that fit `match`, in batches of about `count`."""
+    def scan(self, match: Argument, count: int) -> AsyncGenerator[list[bytes], None]:
+        """Keys of strings that fit `match`, in batches of about `count`."""
 
     @abstractmethod
     async def ping(self) -> None:
@@ -134,10 +134,12 @@ class SingleClient(Client):
     async def blocking(self, *command: Argument, key: Argument) -> Any:
         return await self._own.ask(*command)
 
-    async def scan(self, match: str, count: int) -> AsyncIterator[list[bytes]]:
+    async def scan(self, match: Argument, count: int) -> AsyncGenerator[list[bytes], None]:
         cursor = -1
         while cursor:
-            cursor, keys = await self.redis.execute_command("SCAN", max(cursor, 0), "MATCH", match, "COUNT", count)
+            cursor, keys = await self.redis.execute_command(
+                "SCAN", max(cursor, 0), "MATCH", match, "COUNT", count, "TYPE", "string"
+            )
             yield keys
 
     async def ping(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from redis.asyncio import RedisCluster
@@ -87,12 +87,14 @@ class ClusterClient(Client):
             self._gave_up_waiting = True
             raise
 
-    async def scan(self, match: str, count: int) -> AsyncIterator[list[bytes]]:
+    async def scan(self, match: Argument, count: int) -> AsyncGenerator[list[bytes], None]:
         await self.redis.initialize()
         for node in self.redis.get_primaries():
             cursor = -1
             while cursor:
-                cursor, keys = await node.execute_command("SCAN", max(cursor, 0), "MATCH", match, "COUNT", count)
+                cursor, keys = await node.execute_command(
+                    "SCAN", max(cursor, 0), "MATCH", match, "COUNT", count, "TYPE", "string"
+                )
                 yield keys
 
     async def ping(self) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import Signals, TierFailed, TierRead, WriteDropped
 from asgi_tiercache.tiers.breaker import Breaker, describe
-from asgi_tiercache.types import Clock, Tier, Write
+from asgi_tiercache.types import Clock, ScannableTier, Tier, Write
 
 REPORTED = 16
 """Reads that one signal tells of: one for each would be felt."""
@@ -89,6 +90,27 @@ class Guarded(Tier):
             await self.breaker.run("delete", self._tier.delete_many, keys, probe=self._tier.ping)
         except TierError:
             return
+
+    async def scan(
+        self, beginning: str, wanted: Callable[[str], bool], size: int
+    ) -> AsyncGenerator[list[tuple[str, bytes]], None]:
+        """What the tier finds, as long as it can; nothing where it is not a `ScannableTier`.
+
+        A failure ends it and is counted, but opens no breaker: it may be that only this is not permitted.
+        """
+        if not isinstance(self._tier, ScannableTier):
+            return
+        async with contextlib.aclosing(self._tier.scan(beginning, wanted, size)) as batches:
+            while self.available:
+                try:
+                    with self.breaker.deadline.limit():
+                        batch = await anext(batches, None)
+                except Exception as error:
+                    self._signals.emit(TierFailed(self.name, "scan", describe(error)))
+                    return
+                if batch is None:
+                    return
+                yield batch
 
     async def ping(self) -> None:
         """Ask the tier whether it answers; `available` says what came of it."""

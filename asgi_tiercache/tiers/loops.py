@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -92,6 +92,23 @@ async def end(task: asyncio.Task[Any]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=PATIENCE)
+
+
+class OneTask:
+    """At most one task of one event loop, held by a `PerLoop`; it may be begun while the loop cancels others."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `work` in the task, unless that is running."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(work())
+
+    async def aclose(self) -> None:
+        """Cancel the task, and wait for its end."""
+        if self._task is not None:
+            await end(self._task)
 
 
 def _start(watch: AsyncGenerator[None, None], loop: asyncio.AbstractEventLoop) -> None:

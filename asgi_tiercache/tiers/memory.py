@@ -54,10 +54,11 @@ class Bucket:
             self._signals.emit(Evicted(self.region.name, evicted))
         return True
 
-    def discard(self, key: str) -> None:
-        """Forget the entry under `key`, if there is one."""
+    def discard(self, key: str, entry: Entry | None = None) -> None:
+        """Forget the entry under `key`, if there is one; with `entry`, only that one."""
         with self._lock:
-            self._cache.pop(key, None)
+            if entry is None or self.held.get(key) is entry:
+                self._cache.pop(key, None)
 
     def entries(self) -> list[tuple[str, Entry]]:
         """Every key and entry held, those past their time included; the eviction order is not touched."""

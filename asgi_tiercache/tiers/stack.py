@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
-from asgi_tiercache.codec.entries import Rejected, decode, encode
+from asgi_tiercache.codec.entries import HEAD, Rejected, decode, encode, stamp_of
 from asgi_tiercache.signals import EntryRejected, Signals
 from asgi_tiercache.tiers.batch import Batched
 from asgi_tiercache.tiers.writes import WriteQueue
-from asgi_tiercache.types import Clock, Entry, Tier, Write
+from asgi_tiercache.types import Clock, Entry, ScannableTier, Stamp, Tier, Write
 
 Located = tuple[Entry, str]
 """An entry, and the name of the tier that had it."""
@@ -19,10 +19,11 @@ Located = tuple[Entry, str]
 class _Level:
     """One tier, with what the stack keeps beside it."""
 
-    __slots__ = ("name", "queue", "reads")
+    __slots__ = ("name", "queue", "reads", "tier")
 
     def __init__(self, tier: Tier, *, signals: Signals, max_queued: int, max_queued_bytes: int) -> None:
         self.name = tier.name
+        self.tier = tier
         self.reads = Batched(tier)
         self.queue = WriteQueue(tier, signals=signals, max_entries=max_queued, max_bytes=max_queued_bytes)
 
@@ -99,6 +100,31 @@ class Stack:
         """Forget `keys` in every tier, and what is queued under them."""
         for level in self._levels:
             await level.queue.delete(keys)
+
+    async def sweep(
+        self, beginning: str, wanted: Callable[[str], bool], worthless: Callable[[Stamp], bool]
+    ) -> AsyncGenerator[int, None]:
+        """Delete the entries that are `wanted` by key and `worthless` by stamp, tier by tier, in batches.
+
+        Yields after each batch, which may be empty, how many went. What is no entry of this version stays: it may be
+        somebody else's. Tiers that cannot be looked through are left alone. A newer entry that is written under the
+        same key at this moment may go, too.
+
+        Args:
+            beginning: That of every key in question.
+            wanted: Decides by the key, in which a `{` may be a `%7B`.
+            worthless: Decides by the stamp.
+        """
+        for level in self._levels:
+            if not isinstance(level.tier, ScannableTier):
+                continue
+            async with contextlib.aclosing(level.tier.scan(beginning, wanted, HEAD)) as batches:
+                async for batch in batches:
+                    stamps = [(key, stamp_of(head)) for key, head in batch]
+                    keys = [key for key, stamp in stamps if stamp is not None and worthless(stamp)]
+                    if keys:
+                        await level.tier.delete_many(keys)
+                    yield len(keys)
 
     async def flush(self, within: float = 5.0) -> None:
         """Return when what was queued has reached the tiers, or after `within` seconds."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
 from asgi_tiercache.codec import MAX_BODY, Rejected, decode, encode
-from asgi_tiercache.codec.entries import MAX_BLOCK, MAX_LINES, MAX_TAGS
+from asgi_tiercache.codec.entries import HEAD, MAX_BLOCK, MAX_LINES, MAX_TAGS, stamp_of
 from asgi_tiercache.errors import CodecError
 from asgi_tiercache.types import Entry, Flag, Stamp
 
@@ -337,3 +337,25 @@ def test_empty_field_lines_count_too() -> None:
 def test_what_would_be_rejected_is_never_written(changes: dict[str, Any]) -> None:
     with pytest.raises(CodecError, match="cannot be encoded"):
         encode(replace(ENTRY, **changes))
+
+
+# ---- its beginning alone ----
+
+
+@given(st.text("0123456789abcdef", min_size=16, max_size=64), st.integers(0, 2**63 - 1))
+def test_the_first_bytes_tell_the_stamp(epoch: str, position: int) -> None:
+    stamp = Stamp(epoch, position)
+    assert stamp_of(encode(replace(ENTRY, stamp=stamp))[:HEAD]) == stamp
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"ATC", b"ATC\x01", encode(ENTRY)[:40], b"x" + encode(ENTRY)[:HEAD], b"ATC\x02" + encode(ENTRY)[4:HEAD]],
+)
+def test_the_first_bytes_of_anything_else_tell_none(head: bytes) -> None:
+    assert stamp_of(head) is None
+
+
+@given(st.binary(max_size=HEAD))
+def test_any_first_bytes_are_judged(rest: bytes) -> None:
+    assert stamp_of(b"ATC\x01" + rest) is None or len(rest) > 30

@@ -8,6 +8,13 @@ from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
 from asgi_tiercache.types import Stamp
 
 
+@pytest.mark.parametrize("name", ["template", "templates", "self", "values"])
+def test_a_field_may_be_called_anything(name: str) -> None:
+    fill = Fill(Stamp("e", 0))
+    fill.tag(f"x:{{{name}}}", **{name: 7})
+    assert list(fill.tags) == ["x:7"]
+
+
 def test_a_value_that_was_judged_fresh_hands_on_its_tags_and_leaves_the_stamp() -> None:
     fill = Fill(Stamp("e", 5))
     fill.inherit(["a", "b"], Stamp("e", 2), fresh=True)

@@ -371,6 +371,14 @@ def test_a_dry_run_tells_what_would_be_purged_and_purges_nothing() -> None:
     asyncio.run(test())
 
 
+@pytest.mark.parametrize("dry_run", ["no", 0, None])
+def test_whether_it_is_a_dry_run_is_true_or_false(dry_run: object) -> None:
+    cache = TierCache()
+    cache.on("e", tags="t")
+    with pytest.raises(ConfigError, match="dry_run"):
+        asyncio.run(_emit(cache, "e", dry_run=dry_run))
+
+
 def test_a_dry_run_counts_neither_what_is_invalid_already_nor_what_is_past_its_time() -> None:
     clock = TickingClock()
     cache = TierCache(clock=clock)

@@ -1,8 +1,7 @@
 """A deterministic scheduler over the real code: two caches, one lower tier, one log, and every order of events.
 
-`shared/models` of the design states the rules over a model; this drives what was built. Everything that takes time (the
-loader's reads, replies of log and tier, writes to the tier) stands at a gate until the schedule opens it. A seed gives
-a schedule, so a violation that was found once is found again.
+Everything that takes time (the loader's reads, replies of log and tier, writes to the tier) stands at a gate until the
+schedule opens it. A seed gives a schedule, so a violation that was found once is found again.
 
 SERVED, checked after each read: a read that began after a hard invalidation returned on its worker, or returned durable
 on any worker `max_lag` ago (and `max_unverified` besides, where the policy serves without the log), never returns older

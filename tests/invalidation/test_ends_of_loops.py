@@ -114,20 +114,16 @@ class LosesACancellation(ScriptedLog):
 
 
 def test_a_tail_whose_cancellation_was_lost_ends_all_the_same() -> None:
-    log = LosesACancellation()
-
-    async def closed() -> None:
+    async def closed(log: LosesACancellation) -> bool:
         async with asyncio.timeout(10), TierCache(log=log, clock=TickingClock()):
             await turns()
+        return log.lost
 
-    asyncio.run(closed())
-    assert log.lost
-
-    log.lost = False
-
-    async def left() -> None:
+    async def left(log: LosesACancellation) -> None:
         await TierCache(log=log, clock=TickingClock()).start()
         await turns()
 
-    asyncio.run(left())
-    assert log.lost
+    assert asyncio.run(closed(LosesACancellation()))
+    left_behind = LosesACancellation()
+    asyncio.run(left(left_behind))
+    assert left_behind.lost

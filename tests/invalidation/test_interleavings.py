@@ -16,6 +16,7 @@ from asgi_tiercache.invalidation.lease import Lease
 from asgi_tiercache.invalidation.log import Answer, Appended, Purge
 from asgi_tiercache.invalidation.service import Invalidation
 from asgi_tiercache.stampede import Flight, Flights
+from asgi_tiercache.tiers.memory import Memory
 from asgi_tiercache.types import Entry, Stamp
 from tests.invalidation.race import GatedLog, Process, World, explore
 from tests.invalidation.scripted import ScriptedLog, Worker
@@ -80,6 +81,21 @@ class NeverJudges(Engine):
     def recall(self, bucket: Any, key: str, canonical: bytes, now: float) -> Entry | None:
         entry: Entry | None = bucket.get(key, now)
         return entry
+
+
+class DeletesInstead(Knowledge):
+    """None of the rules: what is invalidated is deleted in L2 and by whoever hears of it, and nothing is judged."""
+
+    world: World
+    memory: Memory
+
+    def judge(self, entry: Entry) -> Verdict:
+        return Verdict.FRESH
+
+    def _note(self, purge: Purge, id_: int) -> None:
+        super()._note(purge, id_)
+        self.memory.clear()
+        self.world.tier.data.clear()
 
 
 class TrustsItsMap(Knowledge):
@@ -256,6 +272,13 @@ def _service(kind: type[Invalidation]) -> Callable[[Process, World], None]:
     return plant
 
 
+def _deleting(worker: Process, world: World) -> None:
+    knowledge = worker.cache.engine.knowledge
+    knowledge.__class__ = DeletesInstead
+    assert isinstance(knowledge, DeletesInstead)
+    knowledge.world, knowledge.memory = world, worker.cache.engine.memory
+
+
 def _lease(worker: Process, world: World) -> None:
     worker.cache.engine.lease.__class__ = NeverAsksAgain
 
@@ -284,6 +307,7 @@ def _any_flight(worker: Process, world: World) -> None:
 @pytest.mark.parametrize(
     ("plant", "first"),  # the seed to begin at, so that the rarer ones are met soon
     [
+        pytest.param(_deleting, 0, id="keys deleted and that broadcast"),
         pytest.param(_engine(StampsAtStore), 45, id="stamp taken when storing"),
         pytest.param(_engine(InheritsNothing), 190, id="nested read without inherited tags"),
         pytest.param(_engine(KeepsItsStamp), 240, id="stamp kept after reading a stale value"),

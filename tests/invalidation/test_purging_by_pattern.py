@@ -206,7 +206,7 @@ def test_a_response_made_from_a_value_that_matches_goes_with_it() -> None:
 # ---- bounds, bad input ----
 
 
-def test_more_patterns_than_can_be_told_apart_invalidate_everything() -> None:
+def test_more_patterns_than_can_be_told_apart_invalidate_everything(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         cache = TierCache()
         await stored(cache, "kept")
@@ -215,7 +215,10 @@ def test_more_patterns_than_can_be_told_apart_invalidate_everything() -> None:
         assert await left(cache, "kept") == ["kept"]
         await cache.invalidate_pattern("x1*")
         assert await left(cache, "kept") == ["kept"], "one that is known already is no further one"
+        assert caplog.text == ""
         await cache.invalidate_pattern("one too many*")
+        assert "more than 64 patterns" in caplog.text
+        assert "one too many*" in caplog.text
         assert await left(cache, "kept") == []
         await stored(cache, "kept")
         await cache.invalidate_pattern("a further one*")
@@ -276,5 +279,29 @@ def test_through_redis_other_workers_match_by_the_same_rules(each_redis: RedisSe
             assert await left(second, *keys) == ["b:1:x"]
         async with third:  # heard of none of it while it happened
             assert await left(third, *keys) == ["b:1:x"]
+
+    run(test())
+
+
+@pytest.mark.parametrize("pattern", ["page:{url}:*", "page:{url}*", "page:{url}:*n", "*:{url}:en"])
+@pytest.mark.parametrize("length", [100, 225, 245, 260, 900])
+def test_a_long_value_of_an_event_is_found_in_keys_that_had_to_be_cut(pattern: str, length: int) -> None:
+    async def test() -> None:
+        cache, calls = TierCache(namespace="shop"), list[str]()
+        cache.on("changed", patterns=[pattern])
+
+        @cache.cached("page:{url}:{lang}", ttl=60)
+        async def page(url: str, lang: str) -> str:
+            calls.append(url)
+            return lang
+
+        one, other = "u" * length, "u" * (length - 1) + "v"
+        for url in (one, other):
+            await page(url, "en")
+        await cache.emit("changed", url=one)
+        calls.clear()
+        for url in (one, other):
+            await page(url, "en")
+        assert calls == [one]
 
     run(test())

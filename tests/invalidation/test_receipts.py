@@ -50,6 +50,20 @@ def test_it_names_what_was_asked_for_once() -> None:
     run(test())
 
 
+def test_a_misspelt_option_or_value_is_refused_and_nothing_is_purged() -> None:
+    async def test() -> None:
+        log = ScriptedLog()
+        cache = TierCache(log=log, clock=TickingClock())
+        await cache.set("k", 1, ttl=60, tags=["t", "v:1"])
+        for tags, values in ((("t",), {"sof": True}), (("t",), {"settel": 2}), (("v:{x}", "t"), {"x": 1, "y": 2})):
+            with pytest.raises(ConfigError, match=r"^(sof|settel|y): no tag has"):
+                await cache.invalidate(*tags, **values)
+        assert await cache.get("k") == 1
+        assert (await cache.invalidate("v:{x}", "w:{y}", x=1, y=2)).names == ("v:1", "w:2")
+
+    run(test())
+
+
 def test_it_is_not_durable_while_the_log_does_not_take_it_yet_it_holds_here() -> None:
     async def test() -> None:
         log = ScriptedLog()

@@ -145,7 +145,7 @@ def test_through_redis_it_binds_every_worker_and_ends_by_itself(each_redis: Redi
     run(test())
 
 
-@pytest.mark.parametrize("settle", [-1, float("inf"), float("nan"), "1", True, None])
+@pytest.mark.parametrize("settle", [-1, float("inf"), float("nan"), "1", True, None, 31 * 86_400 + 1, 1e300])
 def test_what_is_no_duration_is_refused(settle: object) -> None:
     async def test() -> None:
         cache = TierCache()
@@ -154,5 +154,7 @@ def test_what_is_no_duration_is_refused(settle: object) -> None:
                 await call("t", settle=settle)  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match="settle"):
             await cache.clear(settle=settle)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="settle"):
+            cache.on("e", tags="t", settle=settle)  # type: ignore[arg-type]
 
     run(test())

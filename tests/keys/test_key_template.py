@@ -110,7 +110,7 @@ def test_a_value_never_reaches_into_the_next() -> None:
     assert template.render({"id": "1", "part": "2:3"}) == "video:1:2:3"
 
 
-@pytest.mark.parametrize("value", ["a:b", "a b", "50%", "é", "plain"])
+@pytest.mark.parametrize("value", ["a:b", "a b", "50%", "é", "plain", "é" * 100, "a b" * 80])
 def test_a_tag_written_out_in_code_names_what_its_template_does(value: str) -> None:
     assert tag(f"author:{value}") == tag("author:{name}", name=value) == tolerant_tag(f"author:{value}")
 
@@ -144,8 +144,22 @@ def test_a_value_that_makes_a_tag_too_long_is_cut_and_ends_in_its_hash() -> None
     long = "v" * 1000
     rendered = tag("video:{id}", id=long)
     assert len(rendered) == 256
-    assert rendered.endswith("#" + digest(long.encode()))
+    assert rendered.endswith("#" + digest(f"video:{long}".encode()))
     assert tag("video:{id}", id=long + "w") != rendered
+
+
+def test_what_is_cut_does_not_depend_on_where_fields_begin() -> None:
+    long = "é" * 200
+    whole = Template("page:{url}:{lang}").render({"url": long, "lang": "en"})
+    assert whole == Template("page:{url}:en").render({"url": long}) == tolerant_tag(f"page:{long}:en")
+
+
+def test_a_value_of_a_pattern_is_cut_by_itself_and_its_star_stays() -> None:
+    template = Template("video:{id}:*", glob=True)
+    assert template.render_strict({"id": "v" * 1000}) == "video:" + "v" * 1000 + ":*"
+    rendered = template.render_strict({"id": "v" * 2000})
+    assert len(rendered) <= 1024
+    assert rendered.endswith("#" + digest(b"v" * 2000) + ":*")
 
 
 def test_short_values_stay_whole_beside_a_long_one() -> None:

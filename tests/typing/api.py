@@ -25,6 +25,7 @@ from asgi_tiercache import (
     NoFillError,
     Policy,
     Preview,
+    Purged,
     Receipt,
     Region,
     TierCache,
@@ -51,6 +52,7 @@ with_credentials = TierCache.from_url(
 )
 assert_type(TierCache.from_client(Redis(), namespace="shop", deadline=0.2), TierCache)
 assert_type(TierCache.from_client(RedisCluster(host="a")), TierCache)
+assert_type(TierCache.from_url("redis+sentinel://a,b/main", trust_restart=True), TierCache)
 memory_only = TierCache()
 scripted = TierCache(l2=ScriptedTier(), clock=TickingClock())
 assert_type(cache, TierCache)
@@ -108,6 +110,15 @@ cache.on("user_update", keys=["user:profile:{user_id}"], paths=["/users/{user_id
 cache.on("layout", tags="layout", soft=True, settle=2.5)
 
 
+async def purge_cdn(purged: Purged) -> None:
+    assert_type(purged.tags, tuple[str, ...])
+    assert_type((purged.everything, purged.soft, purged.here, purged.position), tuple[bool, bool, bool, int])
+
+
+cache.on_invalidate(purge_cdn)
+cache.on_invalidate(lambda purged: purged.paths, everywhere=True)
+
+
 @app.put("/users/{user_id}")
 @cache.emits("user_update")
 async def rename(user_id: str, name: str) -> Profile:
@@ -136,7 +147,8 @@ async def use() -> None:
     assert_type(await cache.invalidate_path("/videos/42"), Receipt)
     assert_type(await cache.invalidate_route("/videos/{video_id}"), Receipt)
     assert_type(await cache.invalidate_user("u1"), Receipt)
-    assert_type(await cache.clear(), Receipt)
+    assert_type(await cache.invalidate_pattern("user:42:*", soft=True, settle=2.5, durable="replica"), Receipt)
+    assert_type(await cache.clear(soft=True), Receipt)
 
     assert_type(await cache.emit("user_update", user_id="u1"), Receipt)
     preview = await cache.emit("user_update", dry_run=True, user_id="u1")
@@ -162,7 +174,7 @@ policies = [
     Policy(status_ttl={404: 10}, vary_on=["accept-language"], cookies=["session"], ignore=["authorization"]),
     Policy.http(request_directives=False),
     Policy.rfc9111(),
-    STATIC.but(tags=["config"], unverified="bypass"),
+    STATIC.but(tags=["config"], unverified="bypass", verify=True),
 ]
 assert_type(policies, list[Policy])
 
