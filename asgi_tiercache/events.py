@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import re
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from asgi_tiercache.keys.escape import endpoint, qualified_name
 from asgi_tiercache.keys.form import user_hash
 from asgi_tiercache.keys.template import Template
 from asgi_tiercache.outbox import Outboxes, PurgeOrder, purge_all
+
+logger = logging.getLogger("asgi_tiercache")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -139,14 +142,19 @@ class Events:
             ConfigError: a template is malformed, nothing is purged, or a function that emits the event lacks a field.
         """
         name = _checked(event)
-        rule = Rule(
-            Targets(**{option: check_texts(option, value) for option, value in targets.items()}),
-            soft=soft,
-            settle=settle,
-        )
+        purged = Targets(**{option: check_texts(option, value) for option, value in targets.items()})
+        rule = Rule(purged, soft=soft, settle=settle)
         for emitter in self._emitters:
             if emitter.event == name:
                 emitter.check(rule.fields)
+        for pattern in purged.patterns:
+            if "{" in pattern and not (pattern.endswith(":*") and pattern.count("*") == 1):
+                logger.warning(
+                    "event %r: the pattern %r is told apart for each of its values, 64 of them in all, and one more"
+                    " clears the cache; a pattern that ends in ':*' and has no other '*' costs what a tag costs",
+                    name,
+                    pattern,
+                )
         self._rules.setdefault(name, []).append(rule)
 
     def check(self) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from contextvars import ContextVar
+from functools import lru_cache
 
 from asgi_tiercache.config import check_seconds
-from asgi_tiercache.keys.template import tag, tolerant_tag
+from asgi_tiercache.errors import KeyingError
+from asgi_tiercache.keys.template import Template, tolerant_tag
 from asgi_tiercache.types import Stamp
+
+logger = logging.getLogger("asgi_tiercache")
 
 
 class Fill:
@@ -36,10 +41,24 @@ class Fill:
         """Give the entry further tags: `tag("author:7")`, or `tag("author:{id}", id=7)`.
 
         What stands in `values`, and any character that could mean more than itself, is escaped; nothing that a client
-        sent can fail its request here.
+        sent can fail its request here. What is tagged with a value that has no text, such as a list, is not stored.
+
+        Raises:
+            ConfigError: a template is malformed.
+            KeyingError: a field of a template has no value.
         """
         for template in templates:
-            self.tags[tag(template, **values) if values else tolerant_tag(template)] = None
+            if not values:
+                self.tags[tolerant_tag(template)] = None
+                continue
+            made = Template(template, option="tag")
+            try:
+                self.tags[made.render_strict(values)] = None
+            except KeyingError as error:
+                if not values.keys() >= set(made.fields):
+                    raise
+                self.refused = True  # nothing could ever invalidate it by that tag
+                _warn_once(str(error))
 
     def set_ttl(self, seconds: float) -> None:
         """Let the entry be fresh for `seconds`, whatever the policy says; 0: do not store it.
@@ -78,6 +97,11 @@ class Fill:
                 seen.add(id(fill))
                 ahead += fill.waits_for
         return False
+
+
+@lru_cache(maxsize=64)
+def _warn_once(problem: str) -> None:
+    logger.warning("what is tagged like that is not stored: %r", problem)
 
 
 class IdleFill(Fill):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asgi_tiercache import ConfigError
+from asgi_tiercache import ConfigError, KeyingError
 from asgi_tiercache.engine.fill import IDLE, Fill
 from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
 from asgi_tiercache.types import Stamp
@@ -50,6 +50,22 @@ def test_no_text_that_a_client_sent_fails_the_handler(text: str) -> None:
     (tag,) = fill.tags
     assert len(tag.encode()) <= 256
     assert "*" not in tag
+
+
+def test_a_value_without_a_text_fails_nobody_but_what_it_would_tag_is_not_stored(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fill = Fill(Stamp("e", 0))
+    for _ in range(2):
+        fill.tag("y:{a}", a=["sent", "by a client"])
+    assert fill.refused
+    assert not fill.tags
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "said once"
+
+
+def test_a_field_without_a_value_is_the_programs_own_mistake() -> None:
+    with pytest.raises(KeyingError, match="a"):
+        Fill(Stamp("e", 0)).tag("y:{a}", b=1)
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), "5", None, True])

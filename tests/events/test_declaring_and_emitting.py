@@ -31,6 +31,17 @@ async def emitted(
     return recorder.purges
 
 
+@pytest.mark.parametrize(
+    ("pattern", "warned"),
+    [("activity:{a}*", True), ("*:{a}:*", True), ("activity:{a}:*", False), ("activity:*", False), ("a*", False)],
+)
+def test_a_pattern_that_each_value_makes_another_of_is_warned_of(
+    pattern: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    TierCache().on("change", patterns=[pattern])
+    assert [pattern in record.getMessage() for record in caplog.records] == [True] * warned
+
+
 # ---- what is purged ----
 
 
