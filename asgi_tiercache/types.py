@@ -84,6 +84,8 @@ class Entry:
     """Monotonic clock at which the age was 0."""
     expires: float = field(default=0.0, init=False)
     """Monotonic clock from which on this copy may not be used."""
+    weight: int = field(default=0, init=False)
+    """Bytes that this copy counts for in memory, its key and the estimated overhead included."""
     at: int = field(default=0, init=False)
     """Log position up to which the entry was checked (rule I5)."""
     checked: int = field(default=-1, init=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from operator import attrgetter
 
 from asgi_tiercache.config import Region
 from asgi_tiercache.errors import ConfigError
@@ -23,9 +24,8 @@ class Bucket:
         """How many entries made room for others so far."""
         self._signals = signals
         self._lock = threading.Lock()
-        self._adding = 0
         # cachetools asks for the size of the value alone; put() knows the key as well.
-        self._cache = make_cache(region.eviction, region.max_bytes, self._size_of_added)
+        self._cache = make_cache(region.eviction, region.max_bytes, attrgetter("weight"))
         self.held = mapping_of(self._cache)
         """What is in it, those past their time included; looking there does not touch the eviction order."""
 
@@ -43,12 +43,12 @@ class Bucket:
 
     def put(self, key: str, entry: Entry) -> bool:
         """Keep `entry`, in place of others where there is no room; False if it is larger than the whole region."""
-        size = entry.size + len(key) + ENTRY_OVERHEAD
-        if size > self.region.max_bytes:
+        entry.weight = entry.size + len(key) + ENTRY_OVERHEAD
+        if entry.weight > self.region.max_bytes:
             self.discard(key)
             return False
         with self._lock:
-            evicted = self._insert(key, entry, size)
+            evicted = self._insert(key, entry)
             self.evictions += evicted
         if evicted:
             self._signals.emit(Evicted(self.region.name, evicted))
@@ -85,18 +85,14 @@ class Bucket:
             f" {self.bytes} of {region.max_bytes} bytes, {region.eviction}>"
         )
 
-    def _insert(self, key: str, entry: Entry, size: int) -> int:
+    def _insert(self, key: str, entry: Entry) -> int:
         """Put in the entry and return how many others had to go."""
         cache, held = self._cache, self.held
         before = len(held) + (key not in held)
         if before > self.region.max_entries:
             cache.popitem()
-        self._adding = size
         cache[key] = entry
         return before - len(held)
-
-    def _size_of_added(self, entry: Entry) -> int:
-        return self._adding
 
 
 class Memory:
