@@ -56,6 +56,10 @@ class Flag(enum.IntFlag):
     """The response says itself that it may answer requests with credentials (RFC 9111, section 3.5)."""
     COMPRESSED = 2
     """The body is deflated while it is at rest in a lower tier; never set on an entry in memory."""
+    MUST_REVALIDATE = 4
+    """The response is never to be used stale (RFC 9111, section 4.2.4), whoever would allow it."""
+    GENERATED_ETAG = 8
+    """The `ETag` is ours: the handler does not know it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -79,11 +83,19 @@ class Entry:
     vary: tuple[str, ...] = ()
     """The field names, lower case, that chose this variant; on a marker: that choose one."""
     flags: Flag = Flag.NONE
+    stale_while_revalidate: float = 0.0
+    """Seconds past its freshness for which it may be used while it is validated (RFC 5861, section 3)."""
+    stale_if_error: float = 0.0
+    """Seconds past its freshness for which it may stand in for an error (RFC 5861, section 4)."""
+    retention: float = 0.0
+    """Seconds past its freshness for which it is kept at all: to be validated, or used stale."""
 
     born: float = field(default=0.0, init=False)
     """Monotonic clock at which the age was 0."""
     expires: float = field(default=0.0, init=False)
-    """Monotonic clock from which on this copy may not be used."""
+    """Monotonic clock from which on this copy may not be used as it is."""
+    ends: float = field(default=0.0, init=False)
+    """Monotonic clock from which on this copy is of no use at all."""
     weight: int = field(default=0, init=False)
     """Bytes that this copy counts for in memory, its key and the estimated overhead included."""
     at: int = field(default=0, init=False)

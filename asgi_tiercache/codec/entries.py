@@ -40,7 +40,7 @@ HEAD = 128
 """The first bytes of an entry, as many as `stamp_of` may need."""
 
 _MAGIC = b"ATC"
-_VERSION = 1
+_VERSION = 2
 _PREFIX = struct.Struct(">3sBQBHIIIII")
 _COVERED = 12  # the checksum stands before everything that it covers, the lengths included
 _PLAIN, _DEFLATE = 0, 1
@@ -63,8 +63,8 @@ class _BrokenError(Exception):
     """What was wrong; never leaves this module."""
 
 
-_Block = tuple[Stamp, float, float, tuple[str, ...], int, tuple[str, ...], Flag]
-"""Stamp, created, lifetime, tags, status, vary, flags: as in an `Entry`."""
+_Block = tuple[Stamp, float, float, tuple[str, ...], int, tuple[str, ...], Flag, float, float, float]
+"""Stamp, created, lifetime, tags, status, vary, flags, the three times past freshness: as in an `Entry`."""
 
 
 def encode(entry: Entry, *, compress: bool = False) -> bytes:
@@ -139,7 +139,7 @@ def _decode(data: bytes, max_body: int) -> Entry:
         raise _BrokenError("wrong length")
     if checksum != xxh3_64_intdigest(memoryview(data)[_COVERED:]):
         raise _BrokenError("wrong checksum")
-    stamp, created, lifetime, tags, status, vary, flags = _read_block(data[_PREFIX.size : canonical_at])
+    stamp, created, lifetime, tags, status, vary, flags, *past = _read_block(data[_PREFIX.size : canonical_at])
     return Entry(
         stamp,
         created,
@@ -151,6 +151,7 @@ def _decode(data: bytes, max_body: int) -> Entry:
         data[body_at:] if compression == _PLAIN else _inflated(data[body_at:], plain),
         vary,
         flags,
+        *past,
     )
 
 
@@ -175,21 +176,26 @@ def _check_bounds(compression: int, block: int, fields: int, body: int, plain: i
 def _write_block(entry: Entry) -> bytes:
     epoch, position = entry.stamp
     times = float(entry.created), float(entry.lifetime)
+    past = float(entry.stale_while_revalidate), float(entry.stale_if_error), float(entry.retention)
     try:
-        return orjson.dumps((epoch, position, *times, entry.tags, entry.status, entry.vary, int(entry.flags)))
+        return orjson.dumps((epoch, position, *times, entry.tags, entry.status, entry.vary, int(entry.flags), *past))
     except orjson.JSONEncodeError as error:  # lone surrogates, positions beyond 64 bits
         raise _BrokenError(str(error)) from error
 
 
 def _read_block(block: bytes) -> _Block:
     try:
-        epoch, position, created, lifetime, tags, status, vary, flags = orjson.loads(block)
-    except (ValueError, TypeError):  # no JSON, not eight of them, nothing to unpack
+        epoch, position, created, lifetime, tags, status, vary, flags, revalidate, error, retention = orjson.loads(
+            block
+        )
+    except (ValueError, TypeError):  # no JSON, not eleven of them, nothing to unpack
         raise _BrokenError("malformed header block") from None
     # Exact types: a bool is an int to isinstance, and JSON's numbers beyond 64 bits arrive as floats.
     if type(epoch) is not str or type(position) is not int or not 0 <= position < 2**63:
         raise _BrokenError("impossible stamp")
     if type(created) is not float or type(lifetime) is not float or lifetime < 0:
+        raise _BrokenError("impossible times")
+    if not all(type(seconds) is float and seconds >= 0 for seconds in (revalidate, error, retention)):
         raise _BrokenError("impossible times")
     if type(status) is not int or not (100 <= status <= 999 or status in (0, 1)):
         raise _BrokenError("impossible status")
@@ -199,7 +205,19 @@ def _read_block(block: bytes) -> _Block:
         raise _BrokenError("malformed tags")
     if len(tags) > MAX_TAGS:
         raise _BrokenError("too many tags")
-    return Stamp(epoch, position), created, lifetime, tuple(tags), status, tuple(vary), _FLAGS[flags]
+    told = _FLAGS[flags]
+    return (
+        Stamp(epoch, position),
+        created,
+        lifetime,
+        tuple(tags),
+        status,
+        tuple(vary),
+        told,
+        revalidate,
+        error,
+        retention,
+    )
 
 
 def _write_lines(headers: tuple[Header, ...]) -> bytes:

@@ -32,8 +32,12 @@ ENTRY = Entry(
     vary=("accept",),
     flags=Flag.SHARED,
 )
-BLOCK = ["e1", 7, 1.5, 300.0, ["video:42"], 200, [], 0]
-TRAVELLING = ("stamp", "created", "lifetime", "canonical", "tags", "status", "headers", "body", "vary", "flags")
+BLOCK = ["e1", 7, 1.5, 300.0, ["video:42"], 200, [], 0, 10.0, 20.0, 30.0]
+PAST_FRESHNESS = ("stale_while_revalidate", "stale_if_error", "retention")
+TRAVELLING = (
+    *("stamp", "created", "lifetime", "canonical", "tags", "status", "headers", "body", "vary", "flags"),
+    *PAST_FRESHNESS,
+)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -48,7 +52,10 @@ entries = st.builds(
     headers=st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20)), max_size=5).map(tuple),
     body=st.binary(max_size=50) | st.builds(lambda part: part * 300, st.binary(max_size=20)),
     vary=st.lists(texts, max_size=3).map(tuple),
-    flags=st.sampled_from([Flag.NONE, Flag.SHARED]),
+    flags=st.sampled_from([Flag.NONE, Flag.SHARED, Flag.SHARED | Flag.MUST_REVALIDATE, Flag.GENERATED_ETAG]),
+    stale_while_revalidate=finite.map(abs),
+    stale_if_error=finite.map(abs),
+    retention=finite.map(abs),
 )
 
 
@@ -60,7 +67,7 @@ def travelling(entry: Entry | Rejected) -> tuple[Any, ...]:
 def sealed(
     block: Any = BLOCK,
     *,
-    version: int = 1,
+    version: int = 2,
     compression: int = 0,
     headers: bytes = b"",
     lines: int = 0,
@@ -181,7 +188,7 @@ def test_bytes_after_the_end_are_rejected() -> None:
     [
         (b"", "too short"),
         (b"GIF89a" * 20, "not an entry"),
-        (sealed(version=2), "another version"),
+        (sealed(version=1), "another version"),
         (sealed(compression=2), "unknown compression"),
         (sealed(plain=1), "wrong length"),
         (sealed(compression=1, body=b"abc", plain=3), "wrong length"),
@@ -228,9 +235,13 @@ def test_foreign_bytes_are_rejected_with_their_reason(data: bytes, reason: str) 
         (6, [None], "malformed tags"),
         (6, "accept", "malformed tags"),
         (7, 2, "unknown flags"),
-        (7, 4, "unknown flags"),
+        (7, 16, "unknown flags"),
         (7, False, "unknown flags"),
         (7, [], "unknown flags"),
+        (8, -1.0, "impossible times"),
+        (9, 1, "impossible times"),
+        (10, None, "impossible times"),
+        (10, math.inf, "impossible times"),
     ],
 )
 def test_each_field_of_the_header_block_is_checked(place: int, value: Any, reason: str) -> None:
@@ -350,7 +361,7 @@ def test_the_first_bytes_tell_the_stamp(epoch: str, position: int) -> None:
 
 @pytest.mark.parametrize(
     "head",
-    [b"", b"ATC", b"ATC\x01", encode(ENTRY)[:40], b"x" + encode(ENTRY)[:HEAD], b"ATC\x02" + encode(ENTRY)[4:HEAD]],
+    [b"", b"ATC", b"ATC\x02", encode(ENTRY)[:40], b"x" + encode(ENTRY)[:HEAD], b"ATC\x01" + encode(ENTRY)[4:HEAD]],
 )
 def test_the_first_bytes_of_anything_else_tell_none(head: bytes) -> None:
     assert stamp_of(head) is None
