@@ -1,0 +1,133 @@
+"""Responses that are not whole (RFC 9111, sections 3.3 and 3.4; RFC 9110, sections 14.4 and 15.3.7.3)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.http.wire.world import Answer, World, over_sockets
+
+FRESH = "Cache-Control: max-age=60"
+TAG = 'ETag: "a"'
+
+
+def _part(*lines: str, ranges: str = "bytes 2-5/10", body: bytes = b"2345") -> Answer:
+    return Answer(FRESH, *lines, f"Content-Range: {ranges}", status=206, body=body)
+
+
+@pytest.mark.parametrize("lines", [[TAG], [], ["Last-Modified: Tue, 14 Nov 2023 20:00:00 GMT"]])
+@over_sockets
+async def test_a_part_never_answers_for_the_whole(w: World, lines: list[str]) -> None:
+    w.origin.script(_part(*lines), Answer(FRESH, body=b"0123456789"))
+    await w.get("Range: bytes=2-5")
+    reply = await w.get()
+    assert (reply.status, reply.body) == (200, b"0123456789")
+    assert '"a"' not in w.origin.last["if-none-match"]
+
+
+@over_sockets
+async def test_a_206_to_a_request_without_range_answers_for_nothing_else(w: World) -> None:
+    w.origin.script(_part(TAG), Answer(FRESH, body=b"0123456789"))
+    assert (await w.get()).status == 206
+    assert (await w.get()).status == 200
+
+
+@pytest.mark.parametrize("ranges", ["bytes=0-3", "bytes=4-7", "bytes=6-9", "bytes=-2", "bytes=2-", "bytes=2-5,7-8"])
+@over_sockets
+async def test_a_part_does_not_answer_for_what_is_not_in_it(w: World, ranges: str) -> None:
+    w.origin.script(_part(TAG), Answer(FRESH, TAG, status=206, body=b"other"))
+    await w.get("Range: bytes=2-5")
+    reply = await w.get(f"Range: {ranges}")
+    assert (reply.hit, reply.body, w.origin.last["range"]) == (False, b"other", ranges)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "content_range", "body"),
+    [
+        ("bytes=2-5", "bytes 2-5/10", b"2345"),
+        ("bytes=3-4", "bytes 3-4/10", b"34"),
+        ("bytes=2-2", "bytes 2-2/10", b"2"),
+    ],
+)
+@over_sockets
+async def test_a_part_answers_for_what_is_in_it(w: World, ranges: str, content_range: str, body: bytes) -> None:
+    w.origin.script(_part(TAG, "Content-Type: text/plain"))
+    await w.get("Range: bytes=2-5")
+    reply = await w.get(f"Range: {ranges}")
+    assert (reply.hit, reply.status, reply.body) == (True, 206, body)
+    assert (reply["content-range"], reply["content-type"]) == (content_range, "text/plain")
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        "lines 2-5/10",
+        "bytes 5-2/10",
+        "bytes 2-5/5",
+        "bytes 2-5/4",
+        "bytes 2-5",
+        "2-5/10",
+        "bytes a-b/10",
+        "",
+        "bytes */10",
+    ],
+)
+@over_sockets
+async def test_a_part_that_does_not_say_what_it_is_of_is_passed_on_and_not_used(w: World, ranges: str) -> None:
+    w.origin.script(_part(TAG, ranges=ranges))
+    first = await w.get("Range: bytes=2-5")
+    assert (first.status, first.body, first["content-range"]) == (206, b"2345", ranges)
+    assert not (await w.get("Range: bytes=2-5")).hit
+    assert not (await w.get()).hit
+
+
+@over_sockets
+async def test_parts_of_different_versions_are_never_put_together(w: World) -> None:
+    w.origin.script(
+        _part('ETag: "a"', ranges="bytes 0-4/10", body=b"aaaaa"),
+        _part('ETag: "b"', ranges="bytes 5-9/10", body=b"bbbbb"),
+        Answer(FRESH, body=b"cccccccccc"),
+    )
+    await w.get("Range: bytes=0-4")
+    await w.get("Range: bytes=5-9")
+    assert (await w.get()).body == b"cccccccccc"
+    assert (await w.get("Range: bytes=4-5")).body != b"ab"
+
+
+@pytest.mark.parametrize("validator", ['ETag: W/"a"', "X-A: 1"])
+@over_sockets
+async def test_parts_without_a_strong_validator_are_never_put_together(w: World, validator: str) -> None:
+    w.origin.script(
+        _part(validator, ranges="bytes 0-4/10", body=b"aaaaa"),
+        _part(validator, ranges="bytes 5-9/10", body=b"bbbbb"),
+        Answer(FRESH, body=b"cccccccccc"),
+    )
+    await w.get("Range: bytes=0-4")
+    await w.get("Range: bytes=5-9")
+    assert (await w.get()).body == b"cccccccccc"
+
+
+@over_sockets
+async def test_a_part_that_is_stale_is_not_used(w: World) -> None:
+    w.origin.script(_part(TAG))
+    await w.get("Range: bytes=2-5")
+    w.clock.tick(60)
+    assert not (await w.get("Range: bytes=2-5")).hit
+
+
+@over_sockets
+async def test_several_parts_at_once_answer_for_nothing_else(w: World) -> None:
+    kind = "Content-Type: multipart/byteranges; boundary=x"
+    w.origin.script(Answer(FRESH, TAG, kind, status=206, body=b"--x--"), Answer(FRESH, body=b"0123456789"))
+    await w.get("Range: bytes=0-1,5-6")
+    assert (await w.get()).body == b"0123456789"
+
+
+@over_sockets
+async def test_a_part_does_not_take_the_place_of_the_whole(w: World) -> None:
+    w.origin.script(Answer(FRESH, TAG, body=b"0123456789"))
+    await w.get()
+    w.origin.script(_part('ETag: "b"'), Answer(FRESH, 'ETag: "b"', body=b"abcdefghij"))
+    await w.get("Range: bytes=2-5", "Cache-Control: no-cache")
+    reply = await w.get()
+    assert reply.status == 200
+    assert reply.body in (b"0123456789", b"abcdefghij")
