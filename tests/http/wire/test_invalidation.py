@@ -111,6 +111,13 @@ async def test_an_unsafe_request_is_never_answered_without_the_origin(w: World) 
         assert w.origin.last.method == method
 
 
+@pytest.mark.parametrize("method", UNSAFE)
+@over_sockets
+async def test_an_unsafe_request_is_sent_once_even_where_that_fails(w: World, method: str) -> None:
+    w.origin.script(DOWN)
+    assert ((await w.request(method)).status, w.origin.asked) == (500, 1)
+
+
 # ---- Location and Content-Location ----
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
+from asgi_tiercache import TierCache, TierCacheMiddleware
 from tests.http.wire.world import Answer, World, over_sockets
+from tests.middleware.asgi import ask, run
 
 FRESH = "Cache-Control: max-age=60"
 TAG = 'ETag: "a"'
@@ -131,3 +134,28 @@ async def test_a_part_does_not_take_the_place_of_the_whole(w: World) -> None:
     reply = await w.get()
     assert reply.status == 200
     assert reply.body in (b"0123456789", b"abcdefghij")
+
+
+# ---- lengths ----
+
+
+@over_sockets
+async def test_a_length_of_many_digits_is_no_error(w: World) -> None:
+    w.origin.script(Answer(FRESH, "Content-Length: 9999999999999999999", body="short"))
+    assert not (await w.get()).complete
+    assert not (await w.get()).complete
+    assert w.origin.asked == 2
+
+
+@pytest.mark.parametrize("length", [b"9" * 5_000, b"5, 5", b"5, 6", b"-5", b"5.0", b"0x5", b"", b"five", b"\xb2"])
+def test_a_length_that_is_no_number_of_bytes_is_not_stored(length: bytes) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"cache-control", b"max-age=60"), (b"content-length", length)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"short"})
+
+    async def test() -> None:
+        middleware = TierCacheMiddleware(app, cache=TierCache())
+        assert [(await ask(middleware)).hit for _ in range(2)] == [False, False]
+
+    run(test())

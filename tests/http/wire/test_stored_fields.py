@@ -137,3 +137,16 @@ async def test_fields_can_be_kept_back_by_a_targeted_field(w: World) -> None:
     await w.get()
     reply = await w.get()
     assert (reply.hit, "x-a" in reply) == (True, False)
+
+
+# ---- the content ----
+
+
+@pytest.mark.parametrize("line", ["Cache-Control: max-age=60", "Cache-Control: max-age=60, no-transform"])
+@over_sockets
+async def test_the_content_is_stored_byte_for_byte(w: World, line: str) -> None:
+    content = bytes(range(256)) * 40
+    w.origin.script(Answer(line, "Content-Type: text/plain", "Content-Encoding: gzip", body=content))
+    for hit in (False, True):
+        reply = await w.get("Accept-Encoding: br", "Cache-Control: no-transform")
+        assert (reply.hit, reply.body, reply["content-encoding"]) == (hit, content, "gzip")

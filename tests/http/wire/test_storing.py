@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
+from asgi_tiercache import TierCache, TierCacheMiddleware
+from asgi_tiercache.testing import ScriptedTier
 from tests.http.wire.world import Answer, Raw, World, over_sockets
+from tests.middleware.asgi import ask, run
 
 FINAL = [
     200,
@@ -137,6 +141,26 @@ async def test_no_store_in_a_request_lets_it_be_answered_by_what_is_stored(w: Wo
     await w.get()
     assert (await w.get("Cache-Control: no-store")).hit
     assert (await w.get()).hit
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "writes"),
+    [("max-age=60", "max-age=60", True), ("no-store", "max-age=60", False), ("max-age=60", "no-store", False)],
+)
+def test_what_says_no_store_reaches_no_lower_tier(asked: str, answered: str, writes: bool) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"cache-control", answered.encode()), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def test() -> None:
+        tier = ScriptedTier()
+        cache = TierCache(l2=tier)
+        await ask(TierCacheMiddleware(app, cache=cache), headers=[(b"cache-control", asked.encode())])
+        await cache.aclose()
+        assert bool(tier.data) is writes
+
+    run(test())
 
 
 # ---- must-understand ----
