@@ -230,7 +230,7 @@ class Events:
         for bucket in self._engine.memory.buckets():
             for stored, entry in bucket.entries():
                 fits = not purged.isdisjoint(entry.tags) or any(matches(glob, entry.tags) for glob in globs)
-                if fits and now < entry.expires and self._engine.invalidation.current(entry):
+                if fits and now < entry.ends and self._engine.invalidation.current(entry):
                     yield stored.removeprefix(self._prefix)
 
     # ---- the decorator ----
