@@ -76,6 +76,9 @@ class Policy:
         l1_ttl: Bounds the copy in this process; default: `ttl`.
         status_ttl: Freshness by status code, before `ttl`; each status named here is stored. 0: never stored.
         statuses: The status codes that are stored.
+        retention: How long a response is kept past its freshness, to be validated or to stand in for a failing
+            handler; the response's own stale directives extend it. None: an hour in HTTP mode, 0 under an explicit
+            policy.
         region: The part of L1 that holds the entries.
         tags: Templates such as `"video:{video_id}"`, filled from path and query parameters or bound arguments.
         query: The only query parameters that count, for the key and for the handler.
@@ -113,6 +116,7 @@ class Policy:
     l1_ttl: float | None = None
     status_ttl: Mapping[int, float] = field(default_factory=dict)
     statuses: Collection[int] = (200, 203, 204, 301, 308)
+    retention: float | None = None
     region: Region = DEFAULT_REGION
     tags: Names = ()
     query: Names | None = None
@@ -198,6 +202,8 @@ class Policy:
             check_seconds("ttl", self.ttl)
         if self.l1_ttl is not None:
             check_seconds("l1_ttl", self.l1_ttl)
+        if self.retention is not None:
+            check_seconds("retention", self.retention, zero=True)
         for status, seconds in self.status_ttl.items():
             _check_status("status_ttl", status)
             check_seconds(f"status_ttl[{status}]", seconds, zero=True)

@@ -58,6 +58,11 @@ def test_only_the_session_preset_insists_on_a_user() -> None:
         ("ttl", lambda: Policy(ttl=True)),
         ("ttl", lambda: Policy(ttl="60")),  # type: ignore[arg-type]
         ("l1_ttl", lambda: Policy(ttl=1, l1_ttl=0)),
+        ("retention", lambda: Policy(ttl=1, retention=-1)),
+        ("retention", lambda: Policy(ttl=1, retention=math.inf)),
+        ("retention", lambda: Policy(ttl=1, retention=math.nan)),
+        ("retention", lambda: Policy.http(retention="60")),
+        ("retention", lambda: Policy(ttl=1, retention=True)),
         ("status_ttl[404]", lambda: Policy(status_ttl={404: -1})),
         ("status_ttl", lambda: Policy(status_ttl={99: 1})),
         ("status_ttl", lambda: Policy(status_ttl={304: 1})),
@@ -136,6 +141,12 @@ def test_statuses_with_lifetimes_of_their_own_need_no_general_one() -> None:
 
 def test_without_l1_ttl_the_copy_in_memory_lives_as_long_as_the_entry() -> None:
     assert Policy(ttl=5).l1_ttl is None
+
+
+def test_a_retention_may_be_zero_and_need_not_be_given() -> None:
+    assert Policy(ttl=5).retention is None
+    assert Policy.http(retention=0).retention == 0
+    assert STATIC.but(retention=1.5).retention == 1.5
 
 
 @pytest.mark.parametrize(("made", "name"), [(Policy(ttl=1), "ttl"), (Region(), "name")])
