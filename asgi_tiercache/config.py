@@ -27,6 +27,7 @@ LONGEST_LIFETIME = 31 * 86_400
 MAX_SETTLE = 86_400
 """Seconds by which an invalidation may be dated ahead."""
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_SWITCHES = ("strict", "body", "compress", "etag", "hash_path", "per_user", "request_directives", "verify")
 _CHOICES = {
     "dependencies": ("miss", "always"),
     "unverified": ("serve", "bypass"),
@@ -98,6 +99,7 @@ class Policy:
         request_directives: Whether `Cache-Control` in requests counts (HTTP mode only); False: no client forces a miss.
         files: Files up to this size, sent by path (`http.response.pathsend`), are read and stored; 0: none are.
         compress: Deflate bodies at rest in lower tiers.
+        etag: Generate an `ETag` from the content where the handler gives none.
         per_user: A route with this policy needs `user=`; without it the policy is refused at start.
         verify: Ask the log of invalidations on every read: no lag, at the price of a question to Redis each time, and
             of no hits while it cannot be asked.
@@ -132,6 +134,7 @@ class Policy:
     request_directives: bool = True
     files: int = 0
     compress: bool = False
+    etag: bool = False
     per_user: bool = False
     verify: bool = False
     unverified: Literal["serve", "bypass"] = "serve"
@@ -231,7 +234,7 @@ class Policy:
                 raise ConfigError(option, f"must be callable, not {value!r}")
             if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
                 raise ConfigError(option, f"must be a plain function, which {value!r} is not")
-        for option in ("strict", "body", "compress", "hash_path", "per_user", "request_directives", "verify"):
+        for option in _SWITCHES:
             if not isinstance(getattr(self, option), bool):
                 raise ConfigError(option, f"must be True or False, not {getattr(self, option)!r}")
         for option, allowed in _CHOICES.items():

@@ -90,6 +90,7 @@ def test_only_the_session_preset_insists_on_a_user() -> None:
         ("mode", lambda: Policy(ttl=1, mode="ftp")),  # type: ignore[arg-type]
         ("region", lambda: Policy(ttl=1, region="big")),  # type: ignore[arg-type]
         ("version", lambda: Policy(ttl=1, version=2)),  # type: ignore[arg-type]
+        ("etag", lambda: Policy(ttl=1, etag="W/")),  # type: ignore[arg-type]
         ("policy", lambda: Policy(ttl=1).but(ttll=2)),
         ("ttl", lambda: STATIC.but(ttl=-2)),
     ],
@@ -132,6 +133,15 @@ def test_the_lifetime_of_a_status_goes_before_the_general_one() -> None:
 
 def test_statuses_with_lifetimes_of_their_own_need_no_general_one() -> None:
     assert Policy(status_ttl={404: 10}).ttl_for(200) is None
+
+
+def test_entity_tags_are_generated_only_where_a_policy_says_so() -> None:
+    assert [policy.etag for policy in (STATIC, Policy.http(), Policy.rfc9111(), Policy.http(etag=True))] == [
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_without_l1_ttl_the_copy_in_memory_lives_as_long_as_the_entry() -> None:
