@@ -27,6 +27,7 @@ LONGEST_LIFETIME = 31 * 86_400
 MAX_SETTLE = 86_400
 """Seconds by which an invalidation may be dated ahead."""
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_SWITCHES = ("strict", "body", "compress", "etag", "hash_path", "per_user", "request_directives", "verify")
 _CHOICES = {
     "dependencies": ("miss", "always"),
     "unverified": ("serve", "bypass"),
@@ -76,6 +77,9 @@ class Policy:
         l1_ttl: Bounds the copy in this process; default: `ttl`.
         status_ttl: Freshness by status code, before `ttl`; each status named here is stored. 0: never stored.
         statuses: The status codes that are stored.
+        retention: How long a response is kept past its freshness, to be validated or to stand in for a failing
+            handler; the response's own stale directives extend it. None: an hour in HTTP mode, 0 under an explicit
+            policy.
         region: The part of L1 that holds the entries.
         tags: Templates such as `"video:{video_id}"`, filled from path and query parameters or bound arguments.
         query: The only query parameters that count, for the key and for the handler.
@@ -98,6 +102,7 @@ class Policy:
         request_directives: Whether `Cache-Control` in requests counts (HTTP mode only); False: no client forces a miss.
         files: Files up to this size, sent by path (`http.response.pathsend`), are read and stored; 0: none are.
         compress: Deflate bodies at rest in lower tiers.
+        etag: Generate an `ETag` from the content where the handler gives none.
         per_user: A route with this policy needs `user=`; without it the policy is refused at start.
         verify: Ask the log of invalidations on every read: no lag, at the price of a question to Redis each time, and
             of no hits while it cannot be asked.
@@ -113,6 +118,7 @@ class Policy:
     l1_ttl: float | None = None
     status_ttl: Mapping[int, float] = field(default_factory=dict)
     statuses: Collection[int] = (200, 203, 204, 301, 308)
+    retention: float | None = None
     region: Region = DEFAULT_REGION
     tags: Names = ()
     query: Names | None = None
@@ -132,6 +138,7 @@ class Policy:
     request_directives: bool = True
     files: int = 0
     compress: bool = False
+    etag: bool = False
     per_user: bool = False
     verify: bool = False
     unverified: Literal["serve", "bypass"] = "serve"
@@ -198,6 +205,8 @@ class Policy:
             check_seconds("ttl", self.ttl)
         if self.l1_ttl is not None:
             check_seconds("l1_ttl", self.l1_ttl)
+        if self.retention is not None:
+            check_seconds("retention", self.retention, zero=True)
         for status, seconds in self.status_ttl.items():
             _check_status("status_ttl", status)
             check_seconds(f"status_ttl[{status}]", seconds, zero=True)
@@ -231,7 +240,7 @@ class Policy:
                 raise ConfigError(option, f"must be callable, not {value!r}")
             if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
                 raise ConfigError(option, f"must be a plain function, which {value!r} is not")
-        for option in ("strict", "body", "compress", "hash_path", "per_user", "request_directives", "verify"):
+        for option in _SWITCHES:
             if not isinstance(getattr(self, option), bool):
                 raise ConfigError(option, f"must be True or False, not {getattr(self, option)!r}")
         for option, allowed in _CHOICES.items():
