@@ -305,7 +305,7 @@ def _must_revalidate(case: _Case, *, stated: bool) -> bool:
 def _store(case: _Case, lifetime: float, age: float, *, must_revalidate: bool) -> Store:
     while_revalidate = 0 if must_revalidate else case.directives.seconds("stale-while-revalidate") or 0
     if_error: float | None = 0 if must_revalidate else case.directives.seconds("stale-if-error")
-    kept = _kept(case, must_revalidate=must_revalidate)
+    kept = _kept(case, stale=age >= lifetime, must_revalidate=must_revalidate)
     if kept:
         kept += max(0.0, age - lifetime)  # what arrives stale is kept as long as what has just become so
     retention = float(max(kept, while_revalidate, if_error or 0))
@@ -327,13 +327,17 @@ def _store(case: _Case, lifetime: float, age: float, *, must_revalidate: bool) -
     )
 
 
-def _kept(case: _Case, *, must_revalidate: bool) -> float:
-    """Seconds for which the policy keeps the response past its freshness; 0 where nothing could be done with it."""
-    if must_revalidate and not _can_be_validated(case):
+def _kept(case: _Case, *, stale: bool, must_revalidate: bool) -> float:
+    """Seconds for which the policy keeps the response past its freshness; 0 where little could be done with it.
+
+    What arrives stale and cannot be validated would be kept for the next error alone, in place of what might be used.
+    """
+    validated = _can_be_validated(case)
+    if must_revalidate and not validated:
         return 0.0
     if case.policy.retention is not None:
         return case.policy.retention
-    return 0.0 if case.explicit else DEFAULT_RETENTION
+    return 0.0 if case.explicit or (stale and not validated) else DEFAULT_RETENTION
 
 
 def _can_be_validated(case: _Case) -> bool:

@@ -27,6 +27,8 @@ class RequestKey(NamedTuple):
     """The query string that the handler may see."""
     user: str | None
     """`user_hash` of what `user=` returned; None without `user=`."""
+    partial: bool = False
+    """The request asks for a part (`Range`), which its key does not tell."""
 
 
 class Seen(NamedTuple):
@@ -92,6 +94,7 @@ class RequestForm:
             path=self._endpoint(root + seen.path),
             query=query,
             user=sha256(seen.user[1:]).hex() if self._policy.user is not None else None,
+            partial=any(name == b"range" for name, _ in seen.headers),
         )
 
     def _target(self, seen: Seen) -> Iterable[bytes]:

@@ -32,7 +32,7 @@ class Pass(NamedTuple):
     """The request passes by the cache."""
 
     reason: str
-    """`"host"` (sent twice), `"range"`, `"body"`, `"authorization"`, `"cookie"`, `"session"`, `"user"`, `"auth"`,
+    """`"host"` (sent twice), `"body"`, `"authorization"`, `"cookie"`, `"session"`, `"user"`, `"auth"`,
     `"user-callable"` or `"key-callable"`."""
 
 
@@ -79,8 +79,8 @@ class RequestKeys:
             if name in watched:
                 if host is None and name == b"host":
                     host = value
-                elif name == b"origin" and not self._keys_origin:
-                    found.append((name, b""))
+                elif name == b"range" or (name == b"origin" and not self._keys_origin):
+                    found.append((name, b""))  # that there is one is all that counts
                 else:
                     found.append((name, value))
         if found and (refused := self._refused(found)):
@@ -151,7 +151,7 @@ class RequestKeys:
 
 def _refusals(policy: Policy, credentials: OpenCredentials) -> dict[bytes, Pass]:
     """The headers with which a request passes by; `host` only where it comes twice."""
-    refusals = {b"host": Pass("host"), b"range": Pass("range")}
+    refusals = {b"host": Pass("host")}
     if not policy.body:
         refusals |= dict.fromkeys((b"content-length", b"transfer-encoding"), Pass("body"))
     if policy.mode == "explicit":
@@ -160,7 +160,7 @@ def _refusals(policy: Policy, credentials: OpenCredentials) -> dict[bytes, Pass]
 
 
 def _watched(policy: Policy) -> frozenset[bytes]:
-    names = {b"origin", *(name.encode() for name in keyed_headers(policy))}
+    names = {b"origin", b"range", *(name.encode() for name in keyed_headers(policy))}
     return frozenset(names | {b"cookie"} if policy.cookies else names)
 
 

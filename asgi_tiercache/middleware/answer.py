@@ -25,14 +25,20 @@ SELECTIVE = frozenset({b"if-none-match", b"if-modified-since", b"range", b"if-ra
 _CONTENT = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 
 
-def render(entry: Entry, age: int, tier: str) -> list[Header]:
+def render(entry: Entry, age: int, tier: str, *, collapsed: str = "") -> list[Header]:
     """The field lines of an answer: the stored ones, `Age` (RFC 9111, section 5.1), `Cache-Status` (RFC 9211).
 
-    Rendered once for each second of age; the caller owns the list.
+    Rendered once for each second of age; the caller owns the list. With `collapsed`, another request's response
+    answers one that would have been forwarded for that reason.
     """
     if age != entry.rendered_at or tier != "L1":
-        ttl = 0 if tier.endswith("-stale") else int(entry.lifetime - age)
-        lines = [*entry.headers, (b"age", b"%d" % age), (b"cache-status", cache_status.hit(ttl=ttl, detail=tier))]
+        ttl = int(entry.lifetime - age)
+        if tier.endswith("-stale"):
+            ttl = min(ttl, 0)
+        told = cache_status.hit(ttl=ttl, detail=tier)
+        if collapsed:
+            told = cache_status.forward(collapsed, ttl=ttl, collapsed=True, detail=tier)
+        lines = [*entry.headers, (b"age", b"%d" % age), (b"cache-status", told)]
         if tier != "L1":
             return lines
         entry.rendered = lines

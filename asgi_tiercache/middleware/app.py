@@ -18,9 +18,10 @@ from asgi_tiercache.keys.request import Pass, RequestKey
 from asgi_tiercache.middleware import gate
 from asgi_tiercache.middleware.answer import render, send_stored
 from asgi_tiercache.middleware.body import read_body, replay
+from asgi_tiercache.middleware.exchange import pass_by
 from asgi_tiercache.middleware.purging import PurgingApp
 from asgi_tiercache.middleware.request import NO_DEMANDS, Request, demands_of, recall
-from asgi_tiercache.middleware.responder import Responder, pass_by
+from asgi_tiercache.middleware.responder import Responder
 from asgi_tiercache.middleware.route import Route
 from asgi_tiercache.middleware.tee import CACHE_STATUS
 from asgi_tiercache.outbox import Outboxes
@@ -147,7 +148,7 @@ class TierCacheMiddleware:
             headers = render(entry, int(now - entry.born), "L1")
             if engine.variable.get() is not None:
                 engine.inherit(entry.tags, entry.stamp, fresh=True)
-            if entry.validated or scope["method"] == "HEAD":
+            if entry.validated or key.partial or scope["method"] == "HEAD":
                 await send_stored(entry, headers, scope, send)
             else:  # the same, without a call that would be felt here
                 await send({"type": "http.response.start", "status": entry.status, "headers": headers})

@@ -359,7 +359,8 @@ class TestStatedFreshness:
 
     def test_several_different_expires_mean_stale(self, policy: Policy) -> None:
         once, twice = ((b"expires", _date(60).encode()), (b"expires", _date(70).encode()))
-        for headers, lifetime in (([once, once], 60), ([once, twice], 0)):
+        tag = (b"etag", b'"a"')
+        for headers, lifetime in (([once, once, tag], 60), ([once, twice, tag], 0)):
             verdict = judge_response(policy, 200, headers, credentialed=False, now=NOW)
             assert isinstance(verdict, Store)
             assert verdict.lifetime == lifetime
@@ -391,11 +392,17 @@ class TestStatedFreshness:
         assert _stored(policy, fields, response_delay=-3).age == 20
 
     def test_what_arrives_stale_is_kept_as_long_as_what_has_just_become_so(self, policy: Policy) -> None:
-        fields = {"cache-control": "max-age=60"}
+        fields = {"cache-control": "max-age=60", **VALIDATOR}
         for age, retention in (("59", 3600), ("60", 3600), ("70", 3610), ("9" * 5000, 2**31 - 60 + 3600)):
             verdict = _stored(policy, {**fields, "age": age})
             assert (verdict.lifetime, verdict.retention) == (60, retention)
         assert _refusal(policy.but(retention=0), {**fields, "age": "60"}) == "ttl"
+
+    def test_what_arrives_stale_and_cannot_be_validated_is_not_kept_for_errors_alone(self, policy: Policy) -> None:
+        for fields in ({"cache-control": "max-age=0"}, {"cache-control": "max-age=60", "age": "60"}):
+            assert _refusal(policy, fields) == "ttl"
+        assert _stored(policy, {"cache-control": "max-age=0, stale-if-error=9"}).retention == 9
+        assert _stored(policy.but(retention=9), {"cache-control": "max-age=0"}).stale_if_error == 9
 
     def test_what_arrives_stale_and_has_no_use_is_refused(self, policy: Policy) -> None:
         fields = {"cache-control": "max-age=60, must-revalidate", "age": "60"}
@@ -655,7 +662,8 @@ def test_every_response_gets_a_verdict_that_makes_sense(
 @given(st.sampled_from([HTTP, EXACT]), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_a_higher_max_age_is_never_a_shorter_lifetime(policy: Policy, one: int, other: int, age: int) -> None:
     low, high = (
-        _stored(policy, {"cache-control": f"max-age={seconds}", "age": str(age)}) for seconds in sorted((one, other))
+        _stored(policy, {"cache-control": f"max-age={seconds}", "age": str(age), **VALIDATOR})
+        for seconds in sorted((one, other))
     )
     assert low.lifetime <= high.lifetime
     assert low.age == high.age

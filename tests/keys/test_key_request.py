@@ -314,7 +314,6 @@ def test_a_keyed_body_counts_and_an_unkeyed_one_passes_by() -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ((b"range", b"bytes=0-1"), "range"),
         ((b"content-length", b"1"), "body"),
         ((b"content-length", b"one"), "body"),
         ((b"transfer-encoding", b"chunked"), "body"),
@@ -324,6 +323,15 @@ def test_a_keyed_body_counts_and_an_unkeyed_one_passes_by() -> None:
 )
 def test_a_request_passes_by_in_every_mode(policy: Policy, line: tuple[bytes, bytes], reason: str) -> None:
     assert RequestKeys(policy).of(http_scope(headers=[line])) == Pass(reason)
+
+
+def test_a_request_for_a_part_has_the_key_of_the_whole_and_says_so() -> None:
+    whole, part, other = (
+        key_of(http_scope(headers=lines))
+        for lines in ([], [(b"range", b"bytes=0-1")], [(b"range", b"bytes=5-"), (b"range", b"x")])
+    )
+    assert (whole.partial, part.partial, other.partial) == (False, True, True)
+    assert part._replace(partial=False) == other._replace(partial=False) == whole
 
 
 def test_a_collision_of_hashes_gives_one_text_and_two_canonical_forms() -> None:

@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_tiercache.middleware.validating import DRAINED_BYTES, DRAINED_MESSAGES, ValidatingApp
 from asgi_tiercache.types import Entry, Flag, Header, Stamp
-
 from tests.middleware.asgi import Exchange, Reply, http_scope, run
 
 ETAG = b'"1"'
