@@ -52,12 +52,14 @@ async def send_stored(entry: Entry, headers: list[Header], scope: Scope, send: S
     In place of the whole response goes what the request makes of it: 304, 206 or 416. A stored 206 is to be sent only
     where it covers the request.
     """
-    answer = _selected(entry, headers, scope)
-    if answer is None:
-        assert entry.status != PARTIAL_CONTENT, "a partial response goes to whom it covers"
-        answer = Answer(entry.status, headers, entry.body if scope["method"] != "HEAD" else b"")
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    status, body = entry.status, entry.body if scope["method"] != "HEAD" else b""
+    asked = [line for line in scope["headers"] if line[0] in SELECTIVE]
+    answer = _selected(entry, headers, scope["method"], asked) if asked else None
+    assert answer or status != PARTIAL_CONTENT, "a partial response goes to whom it covers"
+    if answer is not None:
+        status, headers, body = answer
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def covers(entry: Entry, scope: Scope) -> bool:
@@ -71,12 +73,11 @@ def covers(entry: Entry, scope: Scope) -> bool:
     )
 
 
-def _selected(entry: Entry, headers: list[Header], scope: Scope) -> Answer | None:
+def _selected(entry: Entry, headers: list[Header], method: str, asked: list[Header]) -> Answer | None:
     """What conditions, then ranges make of the response (RFC 9110, section 13.2.2); None: they leave it as it is."""
-    asked = [line for line in scope["headers"] if line[0] in SELECTIVE]
-    if not asked or entry.status not in (200, PARTIAL_CONTENT):
+    if entry.status not in (200, PARTIAL_CONTENT):
         return None
-    method, stored, received = scope["method"], entry.headers, entry.created
+    stored, received = entry.headers, entry.created
     if method in CONDITIONAL_METHODS and not_modified(asked, entry.status, stored, now=received, received=received):
         return Answer(NOT_MODIFIED, not_modified_headers(headers), b"")
     if method != "GET":
