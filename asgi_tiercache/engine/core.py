@@ -10,7 +10,6 @@ from asgi_tiercache.config import LONGEST_LIFETIME, Policy
 from asgi_tiercache.engine.fill import IDLE, Fill, IdleFill, Running, Waiting
 from asgi_tiercache.engine.reclaim import Reclaimer
 from asgi_tiercache.errors import CodecError, NoFillError
-from asgi_tiercache.http.conditional import has_validator
 from asgi_tiercache.invalidation.knowledge import Verdict
 from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.invalidation.service import Invalidation
@@ -268,7 +267,6 @@ class Engine:
         entry.born = now - age
         entry.expires = now + (fresh if fresh < kept else kept)
         entry.ends = now + kept
-        entry.validated = has_validator(entry.headers)
         return kept > 0
 
     def _admit(self, bucket: Bucket, key: str, entry: Entry) -> bool:

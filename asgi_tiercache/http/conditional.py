@@ -16,22 +16,15 @@ from asgi_tiercache.types import Header
 NOT_MODIFIED = 304
 CONDITIONAL_METHODS = frozenset({"GET", "HEAD"})
 """The methods with which a condition that fails is answered with 304 (RFC 9110, section 13.2.2)."""
-_CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
+CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
+"""The fields whose conditions a cache evaluates (RFC 9111, section 4.3.2)."""
 _CONTENT = (200, 206)
 _STRONG_SECONDS = 1.0
 
 
-def has_validator(headers: Iterable[Header]) -> bool:
-    """Whether a response can be asked about: it has an `ETag` or a `Last-Modified` (RFC 9110, section 8.8)."""
-    for name, _ in headers:  # noqa: SIM110 - a generator would be felt in every hit of a lower tier
-        if name in (b"etag", b"last-modified"):
-            return True
-    return False
-
-
 def is_conditional(request: Iterable[Header]) -> bool:
     """Whether the header lines `request` hold a condition that can lead to 304."""
-    return any(name in _CONDITIONS for name, _ in request)
+    return any(name in CONDITIONS for name, _ in request)
 
 
 def not_modified(

@@ -7,11 +7,15 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from asgi_tiercache.config import Policy
+from asgi_tiercache.http.conditional import CONDITIONS
 from asgi_tiercache.keys.cookies import chosen_cookies
 from asgi_tiercache.keys.escape import Digest, digest, encoded, endpoint, frame, qualified_name, sha256
 from asgi_tiercache.keys.host import normal_host
 from asgi_tiercache.keys.query import QueryForm
 from asgi_tiercache.types import Header
+
+SELECTIVE = CONDITIONS | {b"range"}
+"""The request fields because of which an answer may be other than the whole stored response."""
 
 
 class RequestKey(NamedTuple):
@@ -27,8 +31,10 @@ class RequestKey(NamedTuple):
     """The query string that the handler may see."""
     user: str | None
     """`user_hash` of what `user=` returned; None without `user=`."""
+    selective: bool = False
+    """The request has a condition or a range, which its key does not tell: it may be answered with less than all."""
     partial: bool = False
-    """The request asks for a part (`Range`), which its key does not tell."""
+    """It has a range."""
 
 
 class Seen(NamedTuple):
@@ -94,6 +100,7 @@ class RequestForm:
             path=self._endpoint(root + seen.path),
             query=query,
             user=sha256(seen.user[1:]).hex() if self._policy.user is not None else None,
+            selective=any(name in SELECTIVE for name, _ in seen.headers),
             partial=any(name == b"range" for name, _ in seen.headers),
         )
 

@@ -17,11 +17,11 @@ from asgi_tiercache.http.conditional import (
     not_modified_headers,
 )
 from asgi_tiercache.http.ranges import PARTIAL_CONTENT, Answer, render_parts, select, select_stored_part
+from asgi_tiercache.keys.form import SELECTIVE
 from asgi_tiercache.middleware.gate import Prepared
 from asgi_tiercache.types import Entry, Header
 
-SELECTIVE = frozenset({b"if-none-match", b"if-modified-since", b"range", b"if-range"})
-"""The request fields because of which the answer may be other than the whole stored response."""
+_ASKED = SELECTIVE | {b"if-range"}
 _CONTENT = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 
 
@@ -53,7 +53,7 @@ async def send_stored(entry: Entry, headers: list[Header], scope: Scope, send: S
     where it covers the request.
     """
     status, body = entry.status, entry.body if scope["method"] != "HEAD" else b""
-    asked = [line for line in scope["headers"] if line[0] in SELECTIVE]
+    asked = [line for line in scope["headers"] if line[0] in _ASKED]
     answer = _selected(entry, headers, scope["method"], asked) if asked else None
     assert answer or status != PARTIAL_CONTENT, "a partial response goes to whom it covers"
     if answer is not None:

@@ -148,7 +148,7 @@ class TierCacheMiddleware:
             headers = render(entry, int(now - entry.born), "L1")
             if engine.variable.get() is not None:
                 engine.inherit(entry.tags, entry.stamp, fresh=True)
-            if entry.validated or key.partial or scope["method"] == "HEAD":
+            if key.selective or scope["method"] == "HEAD":
                 await send_stored(entry, headers, scope, send)
             else:  # the same, without a call that would be felt here
                 await send({"type": "http.response.start", "status": entry.status, "headers": headers})

@@ -146,7 +146,7 @@ class Filling:
             alone_counts=not exchange.route.explicit,
         )
         fill.flight = exchange.engine.fills.lead(exchange.fill_key, fill.run, owner=tee.fill)
-        send = ConditionalSend.around(exchange.request.scope, exchange.send)
+        send = ConditionalSend.around(exchange.request.scope, exchange.send, exchange.engine.clock.time)
 
         async def relay(message: Message) -> None:
             exchange.show(scope)
@@ -193,7 +193,7 @@ class Filling:
         scope = exchange.handler_scope()
         validation = None if partial else self._validation()
         tee = self._tee(scope, validation, partial=partial)
-        to_client = ConditionalSend.around(exchange.request.scope, exchange.send)
+        to_client = ConditionalSend.around(exchange.request.scope, exchange.send, exchange.engine.clock.time)
         asked = [line for line in exchange.request.scope["headers"] if line[0] in PARTIAL_AND_CONDITIONAL]
         if asked and (partial or self._could_not_be_shared()):
             scope["headers"] = [*scope["headers"], *asked]

@@ -251,7 +251,8 @@ class Tee:
     def _completed(self, part: Entry) -> RequestKey:
         """Where a part is stored: as the whole, if it is all of it, else beside it."""
         whole = completed(part.headers, self._size)
-        if whole is not None:
+        # What answers a request with `If-Range` may lack fields that the whole would have (RFC 9110, section 15.3.7).
+        if whole is not None and not values(self._request.scope["headers"], b"if-range"):
             part.status, part.headers = 200, tuple(whole)
             return self._request.key
         key = part_of(self._request.key)

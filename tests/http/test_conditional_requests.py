@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_tiercache.http import conditional
-from asgi_tiercache.http.conditional import has_validator, if_range_holds, is_conditional, not_modified_headers
+from asgi_tiercache.http.conditional import if_range_holds, not_modified_headers
 from asgi_tiercache.types import Header
 
 DATE = b"Sun, 06 Nov 1994 08:49:37 GMT"
@@ -229,15 +229,6 @@ def test_a_304_leaves_out_what_describes_the_content() -> None:
 def test_a_304_without_entity_tag_says_by_its_date_which_response_is_meant() -> None:
     headers = [(b"content-type", b"text/plain"), (b"last-modified", DATE)]
     assert not_modified_headers(headers) == [(b"last-modified", DATE)]
-
-
-def test_what_has_a_validator_and_what_is_conditional() -> None:
-    assert has_validator([(b"etag", b'"a"')])
-    assert has_validator([(b"last-modified", DATE)])
-    assert not has_validator([(b"date", DATE)])
-    assert is_conditional(none_match(b"*"))
-    assert is_conditional(modified_since(DATE))
-    assert not is_conditional([(b"if-match", b"*"), (b"range", b"bytes=0-")])
 
 
 @given(st.binary(), st.binary(), st.binary(), st.binary(), st.binary())

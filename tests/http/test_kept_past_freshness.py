@@ -80,7 +80,7 @@ class TestHttpModes:
         assert (verdict.must_revalidate, verdict.stale_while_revalidate) == (False, 600)
 
     def test_a_response_that_is_never_fresh_is_kept_as_well(self, policy: Policy) -> None:
-        assert _kept(policy, "max-age=0") == Kept(False, 0, 3600, 3600)
+        assert _kept(policy, "max-age=0", etag='"1"') == Kept(False, 0, 3600, 3600)
         assert _kept(policy, "max-age=0, must-revalidate", etag='"1"') == Kept(True, 0, 0, 3600)
 
 
