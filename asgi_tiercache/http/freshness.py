@@ -53,7 +53,7 @@ def initial_age(headers: Sequence[Header], *, now: float, response_delay: float 
         now: `response_time`, in seconds since 1970.
         response_delay: Seconds from the request to the response. An `Age` counts from the request.
     """
-    apparent_age = max(0.0, now - date_value(headers, now=now))
+    apparent_age = now - date_value(headers, now=now)  # a negative one is 0: the other is that at the least
     corrected_age_value = (age_value(headers) or 0) + max(0.0, response_delay)
     return min(max(apparent_age, corrected_age_value), float(MAX_SECONDS))
 

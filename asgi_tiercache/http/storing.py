@@ -210,7 +210,7 @@ def _sets_cookie(case: _Case) -> bool:
     # RFC 9111, section 7.3: no obstacle to the exact shared cache; the other modes will not hand one user's cookie out.
     if case.policy.mode == "rfc9111" or not values(case.headers, b"set-cookie"):
         return False
-    return case.explicit or b"set-cookie" not in case.without
+    return b"set-cookie" not in case.without
 
 
 def _credential_forbids(case: _Case) -> bool:
@@ -311,8 +311,8 @@ def _store(case: _Case, lifetime: float, age: float, *, must_revalidate: bool) -
     retention = float(max(kept, while_revalidate, if_error or 0))
     if if_error is None:
         # Section 4.3.3: a handler that fails is an origin that does not answer, and section 4.2.4 has no limit then.
-        # An explicit policy allows it only where the response says so.
-        if_error = 0 if case.explicit else retention
+        # An explicit policy allows it only where the response says so; no error stands in for another unasked.
+        if_error = 0 if case.explicit or case.status >= 500 else retention
     return Store(
         lifetime=lifetime,
         age=age,
@@ -322,7 +322,7 @@ def _store(case: _Case, lifetime: float, age: float, *, must_revalidate: bool) -
         stale_while_revalidate=float(while_revalidate),
         stale_if_error=float(if_error),
         retention=retention,
-        without=frozenset() if case.explicit else case.without,
+        without=case.without,
         partial=case.status == 206,
     )
 
@@ -333,7 +333,7 @@ def _kept(case: _Case, *, stale: bool, must_revalidate: bool) -> float:
     What arrives stale and cannot be validated would be kept for the next error alone, in place of what might be used.
     """
     validated = _can_be_validated(case)
-    if must_revalidate and not validated:
+    if (must_revalidate or case.status >= 500) and not validated:
         return 0.0
     if case.policy.retention is not None:
         return case.policy.retention

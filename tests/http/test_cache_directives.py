@@ -214,6 +214,11 @@ def test_a_targeted_field_that_is_empty_or_does_not_parse_is_ignored(line: str) 
     assert _targeted(line) is None
 
 
+def test_an_empty_line_among_others_does_not_parse() -> None:
+    assert _targeted("max-age=600", "") is None  # RFC 9651, section 4.2.2: nothing may follow a comma
+    assert _targeted("", "max-age=600") is None
+
+
 def test_without_a_targeted_field_there_is_nothing_to_use() -> None:
     assert _targeted() is None
 

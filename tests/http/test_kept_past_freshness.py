@@ -24,11 +24,13 @@ class Kept(NamedTuple):
     retention: float
 
 
-def _kept(policy: Policy, cache_control: str, *, field: str = "cache-control", etag: str = "") -> Kept:
+def _kept(
+    policy: Policy, cache_control: str, *, status: int = 200, field: str = "cache-control", etag: str = ""
+) -> Kept:
     headers = [(field.encode(), cache_control.encode())]
     if etag:
         headers.append((b"etag", etag.encode()))
-    verdict = judge_response(policy, 200, headers, credentialed=False, now=NOW)
+    verdict = judge_response(policy, status, headers, credentialed=False, now=NOW)
     assert isinstance(verdict, Store), verdict
     return Kept(verdict.must_revalidate, verdict.stale_while_revalidate, verdict.stale_if_error, verdict.retention)
 
@@ -84,6 +86,16 @@ class TestHttpModes:
         assert _kept(policy, "max-age=0, must-revalidate", etag='"1"') == Kept(True, 0, 0, 3600)
 
 
+@HTTP_MODES
+def test_an_error_does_not_stand_in_for_another_unless_it_says_so(policy: Policy) -> None:
+    assert _kept(policy, "max-age=60", status=503) == Kept(False, 0, 0, 0)
+    assert _kept(policy, "max-age=60", status=503, etag='"1"') == Kept(False, 0, 0, 3600)
+    assert _kept(policy, "max-age=60, stale-if-error=7", status=503) == Kept(False, 0, 7, 7)
+    assert _kept(policy, "max-age=60", status=404).if_error == 3600
+    headers = [(b"cache-control", b"max-age=0")]
+    assert judge_response(policy, 503, headers, credentialed=False, now=NOW) == Refuse("ttl")
+
+
 def test_an_explicit_policy_keeps_what_is_fresh_and_nothing_else() -> None:
     assert _kept(EXPLICIT, "max-age=60", etag='"1"') == Kept(False, 0, 0, 0)
 
@@ -102,7 +114,8 @@ def test_under_an_explicit_policy_what_must_be_validated_is_not_used_stale(direc
 
 
 def test_s_maxage_demands_nothing_of_an_explicit_policy() -> None:
-    assert _kept(EXPLICIT, "s-maxage=60, stale-if-error=7") == Kept(False, 0, 7, 7)
+    for policy in (EXPLICIT, Policy(status_ttl={404: 5})):
+        assert _kept(policy, "s-maxage=60, stale-if-error=7") == Kept(False, 0, 7, 7)
 
 
 @EVERY_MODE

@@ -142,7 +142,7 @@ def test_the_target_counts_in_every_mode(policy: Policy) -> None:
         http_scope(headers=[(b"content-length", b"0")]),
         http_scope(client=("198.51.100.7", 1)),
         http_scope(http_version="2"),
-        http_scope(headers=[(b"if-none-match", b'"a"')]),
+        http_scope(headers=[(b"if-match", b'"a"')]),
     ],
 )
 def test_what_is_not_keyed_does_not_make_another_key(scope: Scope) -> None:
