@@ -87,10 +87,10 @@ class RequestDirectives:
         """Whether this request rules out no stale response of this age, so that what permits one can count.
 
         `max-age` wants none unless `max-stale` is there as well, and then both bound it (sections 5.2.1.1 and
-        5.2.1.2); `min-fresh` wants none, whatever else is there. `max-stale` also bounds what the response permits by
-        itself: whoever names a number wants nothing staler.
+        5.2.1.2); nothing stale meets `min-fresh`. `max-stale` also bounds what the response permits by itself: whoever
+        names a number wants nothing staler.
         """
-        if self.min_fresh is not None or not self.accepts(age=age, lifetime=lifetime):
+        if not self.accepts(age=age, lifetime=lifetime):
             return False
         if self.max_stale is None:
             return self.max_age is None

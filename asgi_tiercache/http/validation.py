@@ -59,10 +59,11 @@ def freshened(stored: Iterable[Header], update: Iterable[Header]) -> tuple[Heade
 
     Each field that `update` has replaces all lines of its name. What is not stored does not update either (section
     3.1), and what belongs to the stored bytes stays. `Set-Cookie` is a field like others: whether a response that has
-    one may be stored is for `storing` to say.
+    one may be stored is for `storing` to say. The old `Date` goes in any case: an update without one was made when it
+    arrived (RFC 9110, section 6.6.1), and from then on the age counts.
     """
     lines = [line for line in storable_headers(update) if line[0] not in _OF_THE_STORED_BYTES]
-    replaced = {name for name, _ in lines}
+    replaced = {b"date", *(name for name, _ in lines)}
     return (*(line for line in stored if line[0] not in replaced), *lines)
 
 

@@ -152,7 +152,7 @@ class _Drain:
 
 
 class _Rewindable:
-    """A `receive` whose request body can be given a second time."""
+    """A `receive` whose messages can be given a second time: the request body, or that the client is gone."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -164,8 +164,7 @@ class _Rewindable:
         if self._again:
             return self._again.popleft()
         message = await self._receive()
-        if message["type"] == "http.request":
-            self._given.append(message)
+        self._given.append(message)
         return message
 
     def rewind(self) -> None:

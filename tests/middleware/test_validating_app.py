@@ -164,6 +164,18 @@ def test_a_generated_entity_tag_is_not_passed_off_as_the_handlers() -> None:
     run(main())
 
 
+def test_the_length_is_that_of_the_stored_bytes() -> None:
+    async def main() -> None:
+        entry = stored((b"etag", ETAG), (b"content-length", b"7"))
+        for script, status in ((whole(304, (b"etag", ETAG)), 304), (whole(503), 503)):
+            app = ValidatingApp(Scripted(script), [entry], may_stand_in=always)
+            reply = await ask(app)
+            assert reply.messages[0]["headers"] == [(b"etag", ETAG), (b"content-length", b"6")]
+            assert app.status == status
+
+    run(main())
+
+
 def test_a_response_that_has_no_content_is_given_no_length() -> None:
     async def main() -> None:
         entry = stored((b"etag", ETAG), status=204, body=b"")
@@ -210,6 +222,31 @@ def test_the_second_run_finds_scope_and_body_as_the_first_did() -> None:
         validating = ValidatingApp(app, [TAGGED], may_stand_in=never)
         reply = await ask(validating, http_scope("/mounted/a"), content=b"asked")
         assert (reply.status, reply.body) == (200, b"/mounted/a asked")
+
+    run(main())
+
+
+def test_the_second_run_finds_nothing_of_what_the_first_left_in_the_scope() -> None:
+    async def main() -> None:
+        found: list[object] = []
+        script = Scripted(whole(304, (b"etag", b'"2"')), whole(200))
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            found.append(scope.get("route"))
+            scope["route"] = "chosen"
+            await script(scope, receive, send)
+
+        await ask(ValidatingApp(app, [TAGGED], may_stand_in=never))
+        assert found == [None, None]
+
+    run(main())
+
+
+def test_a_second_run_that_answers_nothing_has_no_status() -> None:
+    async def main() -> None:
+        app = ValidatingApp(Scripted(whole(304, (b"etag", b'"2"')), []), [TAGGED], may_stand_in=always)
+        assert (await ask(app)).messages == []
+        assert app.status is None
 
     run(main())
 
@@ -276,7 +313,7 @@ def test_what_nothing_may_stand_in_for_passes(status: int, may: Callable[[Entry,
 
 def test_an_error_is_heard_to_its_end() -> None:
     async def main() -> None:
-        chunks = [body(b"x", more=True) for _ in range(DRAINED_MESSAGES - 1)]
+        chunks = [body(b"x", more=True) for _ in range(DRAINED_MESSAGES)]
         app = Scripted([start(500), *chunks, body()])
         assert (await ask(ValidatingApp(app, [PLAIN], may_stand_in=always))).body == b"stored"
         assert app.finished == 1
@@ -284,15 +321,20 @@ def test_an_error_is_heard_to_its_end() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("chunk", [b"", b"x" * (DRAINED_BYTES // 4)])
-def test_an_error_without_an_end_is_stopped(chunk: bytes) -> None:
+@pytest.mark.parametrize(("size", "number"), [(0, DRAINED_MESSAGES), (DRAINED_BYTES // 4, 4)])
+def test_an_error_without_an_end_is_stopped(size: int, number: int) -> None:
     async def main() -> None:
+        sent = 0
+
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal sent
             await send(start(503))
             while True:
-                await send(body(chunk, more=True))
+                await send(body(b"x" * size, more=True))
+                sent += 1
 
         assert (await ask(ValidatingApp(app, [PLAIN], may_stand_in=always))).body == b"stored"
+        assert sent == number
 
     run(main())
 
@@ -438,6 +480,15 @@ def test_an_app_behind_http_middleware_is_validated_too() -> None:
         validating = ValidatingApp(app, [PLAIN], may_stand_in=always)
         assert (await ask(validating)).body == b"stored"
         assert validating.stood_in is PLAIN
+
+    run(main())
+
+
+def test_a_second_response_is_left_to_the_server_to_refuse() -> None:
+    async def main() -> None:
+        app = ValidatingApp(Scripted([*whole(200), *whole(503)]), [TAGGED], may_stand_in=always)
+        assert (await ask(app)).messages == [*whole(200), *whole(503)]
+        assert (app.stood_in, app.status) == (None, 200)
 
     run(main())
 
