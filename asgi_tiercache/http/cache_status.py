@@ -26,11 +26,6 @@ def hit(*, ttl: int, detail: str) -> bytes:
     return b"tiercache; hit; ttl=%d%b" % (ttl, _encoded_detail(detail))
 
 
-def local(*, detail: str) -> bytes:
-    """The member of a response that the cache has made by itself: neither a hit nor forwarded (section 2)."""
-    return f"tiercache{_detail(detail)}".encode("ascii")
-
-
 def forward(
     reason: str,
     *,

@@ -31,7 +31,6 @@ from asgi_tiercache.signals import Answered
 logger = logging.getLogger("asgi_tiercache")
 
 DEFAULT = Policy.http()
-_FRESHNESS_FIELDS = frozenset({b"cache-control", b"cdn-cache-control", b"expires", b"last-modified"})
 _STATE = Pass("state")
 _NOTHING_TO_STORE = (CACHE_STATUS, cache_status.forward("uri-miss", detail="no-freshness"))
 
@@ -202,7 +201,7 @@ class TierCacheMiddleware:
                 if fill.ttl:
                     route.saw_storable()
                 for name, _ in headers:
-                    if name.lower() in _FRESHNESS_FIELDS:
+                    if name.lower() in route.telling:
                         route.saw_storable()
                 message = {**message, "headers": [*headers, _NOTHING_TO_STORE]}
             await send(message)

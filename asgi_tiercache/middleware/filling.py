@@ -223,7 +223,7 @@ class Filling:
         """
         exchange, found = self._exchange, self._found
         stored = [found.entry] if found is not None and not found.stale else []
-        if exchange.route.runs_dependencies or not (stored or self._others):
+        if not (stored or self._others) or not exchange.route.validates:
             return None
 
         def may_stand_in(entry: Entry, status: int | None) -> bool:

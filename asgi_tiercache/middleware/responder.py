@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asgi_tiercache.engine.core import Found
-from asgi_tiercache.http import cache_status
 from asgi_tiercache.http.reuse import Use
 from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.middleware.answer import covers
@@ -14,7 +13,6 @@ from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.filling import Filling
 from asgi_tiercache.middleware.head import HeadExchange
 from asgi_tiercache.middleware.request import part_of
-from asgi_tiercache.middleware.tee import CACHE_STATUS
 from asgi_tiercache.middleware.variants import MARKER
 from asgi_tiercache.types import Entry
 
@@ -91,8 +89,7 @@ class Responder(Exchange):
 
     async def _gateway_timeout(self) -> None:
         """RFC 9111, section 5.2.1.7."""
-        status = cache_status.local(detail="only-if-cached")
-        headers = [(b"content-length", b"0"), (CACHE_STATUS, status)]
+        headers = [(b"content-length", b"0")]  # and no `Cache-Status`, as nothing stored is in it (RFC 9211, section 2)
         await self.send({"type": "http.response.start", "status": 504, "headers": headers})
         await self.send({"type": "http.response.body", "body": b""})
         self.report("pass", "only-if-cached")
