@@ -97,9 +97,13 @@ class Responder:
     async def pass_by(self, reason: str, *, forward: str = "bypass") -> None:
         """Let the handler answer the request as it came; `Cache-Status` says why."""
         self._route.passed_by(reason)
-        receive = replay(self._body, self._receive) if self._route.policy.body else self._receive
         self._engine.signals.emit(Answered(self._route.name, "pass", reason, 0.0))
-        await pass_by(self._engine, self._app, self._request.scope, receive, self._send, reason, forward)
+        scope = self._request.scope
+        await pass_by(self._engine, self._app, scope, self._receive_again(), self._send, reason, forward)
+
+    def _receive_again(self) -> Receive:
+        """The request's body, also where it has been read to be keyed."""
+        return replay(self._body, self._receive) if self._route.policy.body else self._receive
 
     # ---- looking up ----
 
@@ -132,7 +136,7 @@ class Responder:
         scope = self._request.scope
         if self._route.runs_dependencies:
             through = ThroughDependencies(entry, headers, scope, self._send)
-            if not await through.run(self._app, self._receive, self._engine):
+            if not await through.run(self._app, self._receive_again(), self._engine):
                 return self._report("pass", "dependencies")
         else:
             await send_stored(entry, headers, scope, self._send)
@@ -234,7 +238,7 @@ class Responder:
 
     def _refresh(self) -> None:
         """Make a stale response anew, behind the back of the client that is given it."""
-        if self._request.scope["method"] != "GET" or not self._engine.may_refresh(self._fill_key):
+        if self._request.scope["method"] == "HEAD" or not self._engine.may_refresh(self._fill_key):
             return
         theirs = self._request.scope
         # Middleware above goes on using its own, and may yet put what it finds there into this client's answer.
@@ -275,7 +279,7 @@ class Responder:
 
         try:
             with self._engine.running(tee.fill):
-                await self._app(scope, replay(self._body, self._receive) if self._body else self._receive, send)
+                await self._app(scope, self._receive_again(), send)
         finally:
             tee.abandon()
             self._show(scope)
