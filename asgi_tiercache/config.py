@@ -27,6 +27,8 @@ LONGEST_LIFETIME = 31 * 86_400
 MAX_SETTLE = 86_400
 """Seconds by which an invalidation may be dated ahead."""
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+METHODS = ("GET", "POST", "QUERY")
+"""The methods whose responses a policy can have stored."""
 _SWITCHES = ("strict", "body", "compress", "etag", "hash_path", "per_user", "request_directives", "verify")
 _CHOICES = {
     "dependencies": ("miss", "always"),
@@ -72,6 +74,8 @@ class Policy:
     Durations are seconds, sizes are bytes, field names count in any case. One string stands for a sequence of one.
 
     Args:
+        methods: The methods that are looked up: `"GET"`, which HEAD goes with, `"POST"`, `"QUERY"`. The last two need
+            `body=True`; a POST under such a policy counts as a question, which changes nothing.
         ttl: Freshness of what is stored. None leaves it to the response (HTTP mode only). At most 31 days
             count.
         l1_ttl: Bounds the copy in this process; default: `ttl`.
@@ -114,6 +118,7 @@ class Policy:
         ConfigError: an option is wrong; the message names it.
     """
 
+    methods: Names = ("GET",)
     ttl: float | None = None
     l1_ttl: float | None = None
     status_ttl: Mapping[int, float] = field(default_factory=dict)
@@ -149,6 +154,7 @@ class Policy:
         self._check_numbers()
         self._check_names()
         self._check_kinds()
+        self._check_methods()
 
     @classmethod
     def http(cls, **options: Any) -> Policy:
@@ -175,6 +181,10 @@ class Policy:
         """The freshness lifetime that the policy gives a response with `status`; None where it gives none."""
         return self.status_ttl.get(status, self.ttl)
 
+    def caches(self, method: str) -> bool:
+        """Whether requests with `method` are looked up; HEAD goes with GET."""
+        return ("GET" if method == "HEAD" else method) in self.methods
+
     def stores(self, status: int) -> bool:
         """Whether an explicit policy lets a response with `status` be stored."""
         if status in self.status_ttl:
@@ -189,6 +199,7 @@ class Policy:
             put(name, check_texts(name, getattr(self, name)))
         for name in ("vary_on", "ignore"):
             put(name, tuple(dict.fromkeys(text.lower() for text in check_texts(name, getattr(self, name)))))
+        put("methods", tuple(dict.fromkeys(method.upper() for method in check_texts("methods", self.methods))))
         if self.query is not None:
             put("query", check_texts("query", self.query))
         if not isinstance(self.status_ttl, Mapping):
@@ -232,6 +243,16 @@ class Policy:
             raise ConfigError("version", f"must be a text, not {self.version!r}")
         if not isinstance(self.downstream, str) or re.search(r"[^\x20-\x7e]", self.downstream):
             raise ConfigError("downstream", f"must be printable ASCII, not {self.downstream!r}")
+
+    def _check_methods(self) -> None:
+        for method in self.methods:
+            if method not in METHODS:
+                aside = "; HEAD goes with GET" if method == "HEAD" else ""
+                raise ConfigError("methods", f"must be among {', '.join(METHODS)}, not {method!r}{aside}")
+            if method != "GET" and not self.body:
+                raise ConfigError("methods", f"{method} needs body=True: what is asked for stands in the body")
+        if not self.methods:
+            raise ConfigError("methods", "must name one at least; None in place of a policy means never cached")
 
     def _check_kinds(self) -> None:
         for option in ("user", "key"):

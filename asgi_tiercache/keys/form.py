@@ -92,10 +92,10 @@ class RequestForm:
             encoded(self._policy.version),
             self._options,
         )
-        root = _missing_root(seen.root_path, seen.path)
-        raw_path = _quoted(seen.path) if seen.raw_path is None else seen.raw_path
+        root = missing_root(seen.root_path, seen.path)
+        raw_path = quoted(seen.path) if seen.raw_path is None else seen.raw_path
         return RequestKey(
-            text=f"{self._prefix}{self._endpoint(_quoted(root) + raw_path)}:{self._digest(canonical)}",
+            text=f"{self._prefix}{self._endpoint(quoted(root) + raw_path)}:{self._digest(canonical)}",
             canonical=canonical,
             path=self._endpoint(root + seen.path),
             query=query,
@@ -146,13 +146,14 @@ def _host(seen: Seen) -> bytes:
     return b"-" + frame(*(encoded(str(part)) for part in seen.host))
 
 
-def _missing_root(root_path: str, path: str) -> str:
+def missing_root(root_path: str, path: str) -> str:
     """The part of the root path that `path` lacks: nothing by ASGI, all of it where a proxy stripped it."""
     root = root_path.rstrip("/")
     return "" if path == root or path.startswith(root + "/") else root
 
 
-def _quoted(path: str) -> bytes:
+def quoted(path: str) -> bytes:
+    """`path` percent-encoded, as its client may have sent it."""
     return quote(path, errors="surrogatepass").encode()
 
 

@@ -133,7 +133,7 @@ class Exchange:
         scope = self.request.scope
         if self.route.runs_dependencies:
             through = ThroughDependencies(entry, headers, scope, self.send)
-            if not await through.run(self.app, self.receive, self.engine):
+            if not await through.run(self.app, self.receive_again(), self.engine):
                 return self.report("pass", "dependencies")
         else:
             await send_stored(entry, headers, scope, self.send)
@@ -142,11 +142,15 @@ class Exchange:
     async def pass_by(self, reason: str, *, forward: str = "bypass") -> None:
         """Let the handler answer the request as it came; `Cache-Status` says why."""
         self.route.passed_by(reason)
-        receive = replay(self.body, self.receive) if self.route.policy.body else self.receive
         self.report("pass", reason)
-        await pass_by(self.engine, self.app, self.request.scope, receive, self.send, reason, forward)
+        scope = self.request.scope
+        await pass_by(self.engine, self.app, scope, self.receive_again(), self.send, reason, forward)
 
     # ---- running the handler ----
+
+    def receive_again(self) -> Receive:
+        """The request's body, also where it has been read to be keyed."""
+        return replay(self.body, self.receive) if self.route.policy.body else self.receive
 
     def handler_scope(self) -> Scope:
         """What a handler is given that may make a response for others."""

@@ -14,7 +14,6 @@ from asgi_tiercache.http.reuse import Use
 from asgi_tiercache.invalidation.knowledge import Verdict
 from asgi_tiercache.keys.withhold import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.middleware.answer import ConditionalSend
-from asgi_tiercache.middleware.body import replay
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.relay import ResponseFill
 from asgi_tiercache.middleware.request import recall
@@ -210,7 +209,7 @@ class Filling:
         app = validation or exchange.app
         try:
             with exchange.engine.running(tee.fill):
-                await app(scope, replay(exchange.body, exchange.receive) if exchange.body else exchange.receive, send)
+                await app(scope, exchange.receive_again(), send)
         finally:
             tee.abandon()
             exchange.show(scope)

@@ -7,7 +7,7 @@ from starlette.types import Message, Scope
 
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.fill import Fill
-from asgi_tiercache.engine.tags import too_many
+from asgi_tiercache.engine.tags import group_tags, too_many
 from asgi_tiercache.http import cache_status
 from asgi_tiercache.http.conditional import NOT_MODIFIED
 from asgi_tiercache.http.etag import generated_etag
@@ -111,12 +111,14 @@ class Tee:
             self._chunks.clear()
 
     def tags(self) -> tuple[str, ...]:
-        """The tags of the response as far as they are known: its own, the handler's, those of what the handler read."""
+        """The tags of the response as far as they are known: its own, the handler's, those of what the handler read,
+        and its groups.
+        """
         if self._own_tags is None:
             self._own_tags = self._route.tags(self._request.path_params, self._request.key)
         validated = self._validation.validated if self._validation is not None else None
         kept = () if validated is None else validated.tags  # nobody need have said them again
-        return tuple(dict.fromkeys((*self._own_tags, *self.fill.tags, *kept)))
+        return tuple(dict.fromkeys((*self._own_tags, *self.fill.tags, *group_tags(self._headers), *kept)))
 
     # ---- the start ----
 
