@@ -27,6 +27,9 @@ LONGEST_LIFETIME = 31 * 86_400
 MAX_SETTLE = 86_400
 """Seconds by which an invalidation may be dated ahead."""
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+METHODS = ("GET", "POST", "QUERY")
+"""The methods whose responses a policy can have stored."""
+_SWITCHES = ("strict", "body", "compress", "etag", "hash_path", "per_user", "request_directives", "verify")
 _CHOICES = {
     "dependencies": ("miss", "always"),
     "unverified": ("serve", "bypass"),
@@ -71,11 +74,16 @@ class Policy:
     Durations are seconds, sizes are bytes, field names count in any case. One string stands for a sequence of one.
 
     Args:
+        methods: The methods that are looked up: `"GET"`, which HEAD goes with, `"POST"`, `"QUERY"`. The last two need
+            `body=True`; a POST under such a policy counts as a question, which changes nothing.
         ttl: Freshness of what is stored. None leaves it to the response (HTTP mode only). At most 31 days
             count.
         l1_ttl: Bounds the copy in this process; default: `ttl`.
         status_ttl: Freshness by status code, before `ttl`; each status named here is stored. 0: never stored.
         statuses: The status codes that are stored.
+        retention: How long a response is kept past its freshness, to be validated or to stand in for a failing
+            handler; the response's own stale directives extend it. None: an hour in HTTP mode, 0 under an explicit
+            policy.
         region: The part of L1 that holds the entries.
         tags: Templates such as `"video:{video_id}"`, filled from path and query parameters or bound arguments.
         query: The only query parameters that count, for the key and for the handler.
@@ -98,6 +106,7 @@ class Policy:
         request_directives: Whether `Cache-Control` in requests counts (HTTP mode only); False: no client forces a miss.
         files: Files up to this size, sent by path (`http.response.pathsend`), are read and stored; 0: none are.
         compress: Deflate bodies at rest in lower tiers.
+        etag: Generate an `ETag` from the content where the handler gives none.
         per_user: A route with this policy needs `user=`; without it the policy is refused at start.
         verify: Ask the log of invalidations on every read: no lag, at the price of a question to Redis each time, and
             of no hits while it cannot be asked.
@@ -109,10 +118,12 @@ class Policy:
         ConfigError: an option is wrong; the message names it.
     """
 
+    methods: Names = ("GET",)
     ttl: float | None = None
     l1_ttl: float | None = None
     status_ttl: Mapping[int, float] = field(default_factory=dict)
     statuses: Collection[int] = (200, 203, 204, 301, 308)
+    retention: float | None = None
     region: Region = DEFAULT_REGION
     tags: Names = ()
     query: Names | None = None
@@ -132,6 +143,7 @@ class Policy:
     request_directives: bool = True
     files: int = 0
     compress: bool = False
+    etag: bool = False
     per_user: bool = False
     verify: bool = False
     unverified: Literal["serve", "bypass"] = "serve"
@@ -142,6 +154,7 @@ class Policy:
         self._check_numbers()
         self._check_names()
         self._check_kinds()
+        self._check_methods()
 
     @classmethod
     def http(cls, **options: Any) -> Policy:
@@ -168,6 +181,10 @@ class Policy:
         """The freshness lifetime that the policy gives a response with `status`; None where it gives none."""
         return self.status_ttl.get(status, self.ttl)
 
+    def caches(self, method: str) -> bool:
+        """Whether requests with `method` are looked up; HEAD goes with GET."""
+        return ("GET" if method == "HEAD" else method) in self.methods
+
     def stores(self, status: int) -> bool:
         """Whether an explicit policy lets a response with `status` be stored."""
         if status in self.status_ttl:
@@ -182,6 +199,7 @@ class Policy:
             put(name, check_texts(name, getattr(self, name)))
         for name in ("vary_on", "ignore"):
             put(name, tuple(dict.fromkeys(text.lower() for text in check_texts(name, getattr(self, name)))))
+        put("methods", tuple(dict.fromkeys(method.upper() for method in check_texts("methods", self.methods))))
         if self.query is not None:
             put("query", check_texts("query", self.query))
         if not isinstance(self.status_ttl, Mapping):
@@ -198,6 +216,8 @@ class Policy:
             check_seconds("ttl", self.ttl)
         if self.l1_ttl is not None:
             check_seconds("l1_ttl", self.l1_ttl)
+        if self.retention is not None:
+            check_seconds("retention", self.retention, zero=True)
         for status, seconds in self.status_ttl.items():
             _check_status("status_ttl", status)
             check_seconds(f"status_ttl[{status}]", seconds, zero=True)
@@ -224,6 +244,16 @@ class Policy:
         if not isinstance(self.downstream, str) or re.search(r"[^\x20-\x7e]", self.downstream):
             raise ConfigError("downstream", f"must be printable ASCII, not {self.downstream!r}")
 
+    def _check_methods(self) -> None:
+        for method in self.methods:
+            if method not in METHODS:
+                aside = "; HEAD goes with GET" if method == "HEAD" else ""
+                raise ConfigError("methods", f"must be among {', '.join(METHODS)}, not {method!r}{aside}")
+            if method != "GET" and not self.body:
+                raise ConfigError("methods", f"{method} needs body=True: what is asked for stands in the body")
+        if not self.methods:
+            raise ConfigError("methods", "must name one at least; None in place of a policy means never cached")
+
     def _check_kinds(self) -> None:
         for option in ("user", "key"):
             value = getattr(self, option)
@@ -231,7 +261,7 @@ class Policy:
                 raise ConfigError(option, f"must be callable, not {value!r}")
             if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
                 raise ConfigError(option, f"must be a plain function, which {value!r} is not")
-        for option in ("strict", "body", "compress", "hash_path", "per_user", "request_directives", "verify"):
+        for option in _SWITCHES:
             if not isinstance(getattr(self, option), bool):
                 raise ConfigError(option, f"must be True or False, not {getattr(self, option)!r}")
         for option, allowed in _CHOICES.items():

@@ -15,11 +15,11 @@ from starlette.responses import Response
 
 from asgi_tiercache.config import check_settle, check_texts
 from asgi_tiercache.engine.core import Engine
-from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
+from asgi_tiercache.engine.tags import key_tag, path_tags, route_tag, user_tag
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.invalidation.patterns import matches
 from asgi_tiercache.invalidation.service import Receipt
-from asgi_tiercache.keys.escape import endpoint, qualified_name
+from asgi_tiercache.keys.escape import qualified_name
 from asgi_tiercache.keys.form import user_hash
 from asgi_tiercache.keys.template import Template
 from asgi_tiercache.outbox import Outboxes, PurgeOrder, purge_all
@@ -218,7 +218,7 @@ class Events:
         return (
             *targets.tags,
             *(key_tag(self._prefix + key) for key in targets.keys),
-            *(path_tag(endpoint(path, hash_path=hashed)) for path in targets.paths for hashed in (False, True)),
+            *(tag for path in targets.paths for tag in path_tags(path)),
             *(route_tag(template) for template in targets.routes),
             *(user_tag(user_hash(user)) for user in targets.users),
         )
@@ -230,7 +230,7 @@ class Events:
         for bucket in self._engine.memory.buckets():
             for stored, entry in bucket.entries():
                 fits = not purged.isdisjoint(entry.tags) or any(matches(glob, entry.tags) for glob in globs)
-                if fits and now < entry.expires and self._engine.invalidation.current(entry):
+                if fits and now < entry.ends and self._engine.invalidation.current(entry):
                     yield stored.removeprefix(self._prefix)
 
     # ---- the decorator ----

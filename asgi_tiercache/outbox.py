@@ -65,6 +65,8 @@ class Outbox:
         self.scope = scope
         self.purges: list[tuple[PurgeOrder, bool]] = []
         """What was added, and whether it depends on the response."""
+        self.positions: list[int | None] = []
+        """Where in the log each purge that was made stands; None for one that the log did not take."""
         self._send = send
         self._purger = purger
 
@@ -123,10 +125,12 @@ class Outbox:
     async def _purge(self, first: int) -> None:
         successful = 0 < self._status < 400
         try:
-            await purge_all(
+            receipts = await _purge_each(
                 self._purger, [purge for purge, if_successful in self.purges[first:] if successful or not if_successful]
             )
+            self.positions += [receipt.position if receipt.durable else None for receipt in receipts]
         except Exception:  # the response is none the worse for it
+            self.positions.append(None)
             logger.exception("what a request has changed could not be purged")
 
 
@@ -156,6 +160,10 @@ class Outboxes:
 
 async def purge_all(purger: Purger, purges: Iterable[PurgeOrder]) -> Receipt:
     """Purge everything, in as few invalidations as there are ways to do it; their receipts as one."""
+    return _combined(await _purge_each(purger, purges))
+
+
+async def _purge_each(purger: Purger, purges: Iterable[PurgeOrder]) -> list[Receipt]:
     receipts: list[Receipt] = []
     failure: BaseException | None = None
     for purge in _merged(purges):
@@ -167,7 +175,7 @@ async def purge_all(purger: Purger, purges: Iterable[PurgeOrder]) -> Receipt:
             failure = failure or error
     if failure is not None:
         raise failure
-    return _combined(receipts)
+    return receipts
 
 
 def _merged(purges: Iterable[PurgeOrder]) -> list[PurgeOrder]:

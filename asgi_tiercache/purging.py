@@ -8,13 +8,12 @@ from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from asgi_tiercache.config import check_settle
 from asgi_tiercache.engine.reclaim import Reclaimer
-from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
+from asgi_tiercache.engine.tags import key_tag, path_tags, route_tag, user_tag
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.events import Events, Preview
 from asgi_tiercache.invalidation.listeners import Callback
 from asgi_tiercache.invalidation.patterns import check_pattern, tag_for
 from asgi_tiercache.invalidation.service import Invalidation, Receipt
-from asgi_tiercache.keys.escape import endpoint
 from asgi_tiercache.keys.request import user_hash
 from asgi_tiercache.keys.template import Template, literal_tag
 from asgi_tiercache.types import Stamp
@@ -183,8 +182,7 @@ class Purging:
         """Invalidate every query and variant of `path`, given percent-decoded, with a mount's prefix."""
         if not isinstance(path, str) or not path.startswith("/"):
             raise ConfigError("path", f"must begin with '/': {path!r}")
-        names = [path_tag(endpoint(path, hash_path=hashed)) for hashed in (False, True)]
-        return await self._purger.purge(names, kind="path", soft=soft, settle=settle, durable=durable)
+        return await self._purger.purge(path_tags(path), kind="path", soft=soft, settle=settle, durable=durable)
 
     async def invalidate_route(
         self, template: str, *, soft: bool = False, settle: float = 0.0, durable: Durability = "log"

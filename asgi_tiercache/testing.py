@@ -151,13 +151,15 @@ class _Response(Protocol):
 
 
 def assert_hit(response: _Response, tier: str | None = None) -> None:
-    """Assert that `response` came from the cache, and from `tier` (`"L1"`, `"L2"`, `"flight"`) if one is given.
+    """Assert that `response` came from the cache, and from `tier` (`"L1"`, `"L2"`) if one is given.
+
+    `"flight"` is that of a request which waited for another one's response.
 
     Raises:
         AssertionError: it did not; the message quotes its `Cache-Status`.
     """
     status = _status(response)
-    assert "hit" in status, f"not a hit: {'; '.join(status)}"
+    assert "hit" in status or "collapsed" in status, f"not a hit: {'; '.join(status)}"
     if tier is not None:
         assert f"detail={tier}" in status, f"not from {tier}: {'; '.join(status)}"
 
@@ -171,6 +173,7 @@ def assert_miss(response: _Response, *, stored: bool | None = None) -> None:
     status = _status(response)
     assert status[0] == "tiercache", "no cache has said anything about this response"
     assert "hit" not in status, f"a hit: {'; '.join(status)}"
+    assert "collapsed" not in status, f"another request's response: {'; '.join(status)}"
     if stored is not None:
         assert ("stored" in status) is stored, f"stored is not {stored}: {'; '.join(status)}"
 

@@ -102,8 +102,6 @@ class Entry:
     """Log position up to which the entry was checked (rule I5)."""
     checked: int = field(default=-1, init=False)
     """The worker's version of its log knowledge when the entry was last found valid; -1: never."""
-    validated: bool = field(default=False, init=False)
-    """Whether the response has an `ETag` or `Last-Modified`, so that requests can be conditional."""
     rendered_at: int = field(default=-1, init=False)
     """The age, in whole seconds, for which `rendered` holds."""
     rendered: list[Header] = field(default_factory=list, init=False)

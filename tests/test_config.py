@@ -58,6 +58,11 @@ def test_only_the_session_preset_insists_on_a_user() -> None:
         ("ttl", lambda: Policy(ttl=True)),
         ("ttl", lambda: Policy(ttl="60")),  # type: ignore[arg-type]
         ("l1_ttl", lambda: Policy(ttl=1, l1_ttl=0)),
+        ("retention", lambda: Policy(ttl=1, retention=-1)),
+        ("retention", lambda: Policy(ttl=1, retention=math.inf)),
+        ("retention", lambda: Policy(ttl=1, retention=math.nan)),
+        ("retention", lambda: Policy.http(retention="60")),
+        ("retention", lambda: Policy(ttl=1, retention=True)),
         ("status_ttl[404]", lambda: Policy(status_ttl={404: -1})),
         ("status_ttl", lambda: Policy(status_ttl={99: 1})),
         ("status_ttl", lambda: Policy(status_ttl={304: 1})),
@@ -90,6 +95,7 @@ def test_only_the_session_preset_insists_on_a_user() -> None:
         ("mode", lambda: Policy(ttl=1, mode="ftp")),  # type: ignore[arg-type]
         ("region", lambda: Policy(ttl=1, region="big")),  # type: ignore[arg-type]
         ("version", lambda: Policy(ttl=1, version=2)),  # type: ignore[arg-type]
+        ("etag", lambda: Policy(ttl=1, etag="W/")),  # type: ignore[arg-type]
         ("policy", lambda: Policy(ttl=1).but(ttll=2)),
         ("ttl", lambda: STATIC.but(ttl=-2)),
     ],
@@ -134,8 +140,23 @@ def test_statuses_with_lifetimes_of_their_own_need_no_general_one() -> None:
     assert Policy(status_ttl={404: 10}).ttl_for(200) is None
 
 
+def test_entity_tags_are_generated_only_where_a_policy_says_so() -> None:
+    assert [policy.etag for policy in (STATIC, Policy.http(), Policy.rfc9111(), Policy.http(etag=True))] == [
+        False,
+        False,
+        False,
+        True,
+    ]
+
+
 def test_without_l1_ttl_the_copy_in_memory_lives_as_long_as_the_entry() -> None:
     assert Policy(ttl=5).l1_ttl is None
+
+
+def test_a_retention_may_be_zero_and_need_not_be_given() -> None:
+    assert Policy(ttl=5).retention is None
+    assert Policy.http(retention=0).retention == 0
+    assert STATIC.but(retention=1.5).retention == 1.5
 
 
 @pytest.mark.parametrize(("made", "name"), [(Policy(ttl=1), "ttl"), (Region(), "name")])

@@ -20,7 +20,7 @@ from asgi_tiercache.keys.template import Template
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_OF_REQUESTS = ("status_ttl", "query", "drop_query", "vary_on", "cookies", "user", "key", "ignore")
+_OF_REQUESTS = ("methods", "status_ttl", "query", "drop_query", "vary_on", "cookies", "user", "key", "ignore")
 
 
 class CachedFunctions:

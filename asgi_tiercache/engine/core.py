@@ -10,7 +10,6 @@ from asgi_tiercache.config import LONGEST_LIFETIME, Policy
 from asgi_tiercache.engine.fill import IDLE, Fill, IdleFill, Running, Waiting
 from asgi_tiercache.engine.reclaim import Reclaimer
 from asgi_tiercache.errors import CodecError, NoFillError
-from asgi_tiercache.http.conditional import has_validator
 from asgi_tiercache.invalidation.knowledge import Verdict
 from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.invalidation.service import Invalidation
@@ -42,6 +41,10 @@ class Found(NamedTuple):
     tier: str
     stale: bool = False
     """Invalidated softly: to be served while it is made anew (I10)."""
+
+    def usable(self, now: float) -> bool:
+        """Whether nothing better need be looked for; `now` is the monotonic clock."""
+        return not self.stale and now < self.entry.expires
 
 
 class Engine:
@@ -139,16 +142,18 @@ class Engine:
         return Trust.LAPSED if trust is Trust.UNVERIFIED and policy.unverified == "bypass" else trust
 
     async def fetch(self, place: Place, key: str, canonical: bytes) -> Found | None:
-        """The entry in L1, asking the log about it where need be, or in a lower tier; judged in each case.
+        """The entry in L1, asking the log about it where need be, or in a lower tier; valid in each case.
 
-        A stale one is returned only where no tier has a fresh one: another worker may have made it anew.
+        One that is not to be used as it is, being stale or past its freshness, is returned only where no tier has a
+        better one: another worker may have made it anew.
         """
         found = None
         if key in place.bucket.held:  # most who ask have looked, and found nothing; a miss costs more than this
-            held = place.bucket.get(key, self.clock.monotonic())
+            now = self.clock.monotonic()
+            held = place.bucket.get(key, now) or place.bucket.retained(key, now)
             found = None if held is None else await self._judged(Found(held, "L1"), place, canonical)
         stack = self.stack
-        if stack is None or (found is not None and not found.stale):
+        if stack is None or (found is not None and found.usable(self.clock.monotonic())):
             return found
         read = await self._reads.read(key, self._read, stack, place, key, canonical)
         # A read may be shared by requests that arrived while it was under way, so each judges what it gets (I6).
@@ -160,7 +165,15 @@ class Engine:
         ):
             return read
         lower = None if read is None else await self._judged(read, place, canonical)
-        return found if found is not None and (lower is None or lower.stale) else lower
+        return self._better(found, lower)
+
+    def _better(self, found: Found | None, lower: Found | None) -> Found | None:
+        """The one to use; of two that need a word from the handler, the one made later."""
+        if found is None or lower is None:
+            return found or lower
+        if lower.usable(self.clock.monotonic()):
+            return lower
+        return found if found.entry.created >= lower.entry.created else lower
 
     async def _judged(self, found: Found, place: Place, canonical: bytes) -> Found | None:
         if found.entry.canonical != canonical:
@@ -188,8 +201,9 @@ class Engine:
             if verdict is Verdict.INVALID:
                 return None
             stale = verdict is Verdict.STALE
-        if stale or kept != self._kept:
-            since = place.bucket.get(key, self.clock.monotonic())
+        now = self.clock.monotonic()
+        if stale or kept != self._kept or now >= entry.expires:
+            since = place.bucket.retained(key, now)
             if since is not None and since.created >= entry.created:
                 return Found(since, "L1")  # perhaps stored while this was being read; or stale, but less so
         if current:
@@ -217,13 +231,14 @@ class Engine:
     def keep(self, place: Place, key: str, entry: Entry) -> None:
         """Store a new entry: in L1 before this returns, in the lower tiers behind the caller's back."""
         entry.lifetime = min(entry.lifetime, LONGEST_LIFETIME)
+        entry.retention = min(entry.retention, LONGEST_LIFETIME - entry.lifetime)
         if not self._timed(entry, place.policy):
             return
         self._kept += 1
         if not self._admit(place.bucket, key, entry):
             place.bucket.discard(key)  # what it replaces must not go on answering
         if self.stack is not None:
-            remaining = entry.created + entry.lifetime - self.clock.time()
+            remaining = entry.created + entry.lifetime + entry.retention - self.clock.time()
             try:
                 self.stack.put(key, entry, compress=place.policy.compress, ttl=remaining)
             except CodecError as error:
@@ -237,18 +252,22 @@ class Engine:
             await self.stack.delete(keys)
 
     def _timed(self, entry: Entry, policy: Policy) -> bool:
-        """Give the entry its place on this process's monotonic clock; False if its time is over."""
+        """Give the entry its place on this process's monotonic clock; False if it is of no use any more."""
         clock = self.clock
         now = clock.monotonic()
         age = clock.time() - entry.created
         age = max(age, 0.0)
         lifetime, bound = entry.lifetime, policy.l1_ttl
-        remaining = (lifetime if lifetime < LONGEST_LIFETIME else LONGEST_LIFETIME) - age
+        fresh = (lifetime if lifetime < LONGEST_LIFETIME else LONGEST_LIFETIME) - age
+        kept = lifetime + entry.retention
+        kept = (kept if kept < LONGEST_LIFETIME else LONGEST_LIFETIME) - age
+        if bound is not None and bound < kept:
+            kept = bound
         entry.at = entry.stamp.position
         entry.born = now - age
-        entry.expires = now + (remaining if bound is None or remaining < bound else bound)
-        entry.validated = has_validator(entry.headers)
-        return remaining > 0
+        entry.expires = now + (fresh if fresh < kept else kept)
+        entry.ends = now + kept
+        return kept > 0
 
     def _admit(self, bucket: Bucket, key: str, entry: Entry) -> bool:
         """Let an entry into L1 if this worker can say what it is worth, and only then (rule I5)."""

@@ -23,7 +23,7 @@ class Fill:
         key: What is being filled.
     """
 
-    __slots__ = ("key", "refused", "stamp", "tags", "ttl", "waits_for")
+    __slots__ = ("failed", "key", "refused", "stamp", "tags", "ttl", "waits_for")
 
     def __init__(self, stamp: Stamp, *, key: str = "") -> None:
         self.stamp = stamp
@@ -33,6 +33,8 @@ class Fill:
         self.tags: dict[str, None] = {}
         self.ttl: float | None = None
         self.refused = False
+        self.failed = False
+        """Whether the handler failed, and what waiters get is what was stored before."""
 
     def __repr__(self) -> str:
         return f"<Fill {self.stamp} tags={list(self.tags)} ttl={self.ttl}>"

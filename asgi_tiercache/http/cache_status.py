@@ -1,4 +1,8 @@
-"""What the client is told about how its request was handled: `Cache-Status` (RFC 9211)."""
+"""What the client is told about how its request was handled: `Cache-Status` (RFC 9211).
+
+Each function makes one member, which goes into a field line of its own behind those that are there: the cache closest
+to the client comes last (section 2). `key` is never told, as it helps whoever wants to poison a cache (section 6).
+"""
 
 from __future__ import annotations
 
@@ -22,30 +26,41 @@ def hit(*, ttl: int, detail: str) -> bytes:
     return b"tiercache; hit; ttl=%d%b" % (ttl, _encoded_detail(detail))
 
 
-def local(*, detail: str) -> bytes:
-    """The member of a response that the cache has made by itself: neither a hit nor forwarded (section 2)."""
-    return f"tiercache{_detail(detail)}".encode("ascii")
-
-
-def forward(reason: str, *, stored: bool = False, collapsed: bool = False, detail: str = "") -> bytes:
+def forward(
+    reason: str,
+    *,
+    fwd_status: int | None = None,
+    ttl: int | None = None,
+    stored: bool = False,
+    collapsed: bool | None = None,
+    detail: str = "",
+) -> bytes:
     """The member for a request that went on to the application.
 
-    >>> forward("uri-miss", stored=True)
-    b'tiercache; fwd=uri-miss; stored'
+    >>> forward("stale", fwd_status=304, stored=True)
+    b'tiercache; fwd=stale; fwd-status=304; stored'
 
     Args:
         reason: Why (section 2.2): `bypass`, `method`, `uri-miss`, `vary-miss`, `miss`, `request`, `stale`, `partial`.
+        fwd_status: The status code that the application answered with, where the client is sent another one
+            (section 2.3); None: the same.
+        ttl: Seconds for which the answer stays fresh (section 2.4); None: nothing is known of that.
         stored: The response was stored (section 2.5).
-        collapsed: The request waited for another one's response (section 2.6).
+        collapsed: The request waited for another one's response (section 2.6), and used it; False: it waited, and
+            could not; None: it did not wait.
         detail: What else is worth knowing (section 2.8); `""`: nothing.
     """
     assert reason in _REASONS, reason
-    flags = ("; stored" if stored else "") + ("; collapsed" if collapsed else "")
-    return f"tiercache; fwd={reason}{flags}{_detail(detail)}".encode("ascii")
+    parameters = (
+        "" if fwd_status is None else f"; fwd-status={fwd_status}",
+        "" if ttl is None else f"; ttl={ttl}",
+        "; stored" if stored else "",
+        "" if collapsed is None else "; collapsed" if collapsed else "; collapsed=?0",
+    )
+    return f"tiercache; fwd={reason}{''.join(parameters)}{_detail(detail)}".encode("ascii")
 
 
 @lru_cache(maxsize=64)  # tiers and reasons: a few
-@lru_cache(maxsize=32)
 def _encoded_detail(detail: str) -> bytes:
     return _detail(detail).encode("ascii")
 

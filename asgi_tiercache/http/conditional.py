@@ -1,63 +1,112 @@
-"""Conditional requests for a response that is at hand (RFC 9110, section 13)."""
+"""Conditional requests for a response that is at hand (RFC 9110, section 13; RFC 9111, section 4.3.2).
+
+`If-Match` and `If-Unmodified-Since` are no business of a cache's: they guard the state of the origin, and a stored
+response says nothing of that (RFC 9110, sections 13.1.1 and 13.1.4).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from asgi_tiercache.http.fields import elements, parse_http_date, values
+from asgi_tiercache.http.etag import entity_tag, listed_tags, parse_entity_tag
+from asgi_tiercache.http.fields import parse_http_date, values
+from asgi_tiercache.http.freshness import date_value
 from asgi_tiercache.types import Header
 
 NOT_MODIFIED = 304
-_CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
-
-
-def has_validator(headers: Iterable[Header]) -> bool:
-    """Whether a response can be asked about: it has an `ETag` or a `Last-Modified` (section 8.8)."""
-    for name, _ in headers:  # noqa: SIM110 - a generator would be felt in every hit of a lower tier
-        if name in (b"etag", b"last-modified"):
-            return True
-    return False
+CONDITIONAL_METHODS = frozenset({"GET", "HEAD"})
+"""The methods with which a condition that fails is answered with 304 (RFC 9110, section 13.2.2)."""
+CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
+"""The fields whose conditions a cache evaluates (RFC 9111, section 4.3.2)."""
+_CONTENT = (200, 206)
+_STRONG_SECONDS = 1.0
 
 
 def is_conditional(request: Iterable[Header]) -> bool:
     """Whether the header lines `request` hold a condition that can lead to 304."""
-    return any(name in _CONDITIONS for name, _ in request)
+    return any(name in CONDITIONS for name, _ in request)
 
 
-def not_modified(request: Iterable[Header], status: int, response: Sequence[Header]) -> bool:
+def not_modified(
+    request: Sequence[Header], status: int, response: Sequence[Header], *, now: float, received: float | None = None
+) -> bool:
     """Whether a GET or HEAD with the header lines `request` is answered with 304 rather than with `response`.
 
-    `If-None-Match` rules where it is there (section 13.1.2, weak comparison), else `If-Modified-Since` (13.1.3). Only
-    200 has a condition to fail (13.2.1); conditions that are malformed are not met.
+    `If-None-Match` rules where it is there (RFC 9110, section 13.2.2), even if nothing in it is an entity tag. Only
+    what has content to spare has a condition to fail: 200, and 206 of what is asked for (RFC 9111, section 4.3.2).
+
+    Args:
+        request: Header lines.
+        status: The status code of the response.
+        response: Its field lines.
+        now: Seconds since 1970; decides the century of a two-digit year.
+        received: When a stored response was received, in seconds since 1970. Of one that was made just now (None),
+            only `Last-Modified` counts against a date.
     """
-    lines = [line for line in request if line[0] in _CONDITIONS]
-    if not lines or status != 200:
+    if status not in _CONTENT:
         return False
-    asked = elements(lines, b"if-none-match")
-    if values(lines, b"if-none-match"):
-        tags = values(response, b"etag")
-        return "*" in asked or (len(tags) == 1 and _opaque(tags[0].decode("latin-1")) in map(_opaque, asked))
-    return _unmodified_since(values(lines, b"if-modified-since"), values(response, b"last-modified"))
+    asked = values(request, b"if-none-match")
+    if asked:
+        return _is_among(asked, response)
+    since = _only_date(request, b"if-modified-since", now)
+    return since is not None and _unmodified_since(since, response, now, received)
 
 
-def not_modified_headers(headers: Iterable[Header]) -> list[Header]:
-    """The field lines that a 304 repeats of its 200 (section 15.4.5); others only if they are no representation data.
+def if_range_holds(request: Iterable[Header], response: Sequence[Header], *, received: float) -> bool:
+    """Whether `If-Range`, if `request` has it, lets `Range` count (RFC 9110, section 13.1.5).
 
-    Cookies and fields of the application's own go along, `Content-*` and `Last-Modified` do not.
+    An entity tag has to match strongly. A date has to be that of `Last-Modified` exactly, and a strong validator: the
+    response was made a second later at least, or it could have changed in that very second (section 8.8.2.2).
     """
-    return [
-        line for line in headers if line[0] == b"content-location" or not line[0].startswith((b"content-", b"last-mod"))
-    ]
-
-
-def _opaque(tag: str) -> str:
-    """An entity tag for the weak comparison of section 8.8.3.2."""
-    return tag.removeprefix("W/")
-
-
-def _unmodified_since(since: list[bytes], modified: list[bytes]) -> bool:
-    if len(since) != 1 or len(modified) != 1:
+    conditions = values(request, b"if-range")
+    if not conditions:
+        return True
+    if len(conditions) > 1:
         return False
-    asked = parse_http_date(since[0], now=0.0)
-    changed = parse_http_date(modified[0], now=0.0)
-    return asked is not None and changed is not None and changed <= asked
+    if b'"' in conditions[0][:3]:
+        asked, tag = parse_entity_tag(conditions[0]), entity_tag(response)
+        return asked is not None and tag is not None and asked.matches_strongly(tag)
+    modified = _only_date(response, b"last-modified", received)
+    return (
+        modified is not None
+        and modified == parse_http_date(conditions[0], now=received)
+        and date_value(response, now=received) - modified >= _STRONG_SECONDS
+    )
+
+
+def not_modified_headers(headers: Sequence[Header]) -> list[Header]:
+    """The field lines that a 304 repeats of its 200 (RFC 9110, section 15.4.5).
+
+    Cookies and fields of the application's own go along, `Content-*` does not: it describes content that is not sent.
+    `Last-Modified` does only where there is no `ETag`: it then tells the client which of its responses is meant.
+    """
+    tagged = any(name == b"etag" for name, _ in headers)
+    left_out = (b"content-", b"last-modified") if tagged else b"content-"
+    return [line for line in headers if line[0] == b"content-location" or not line[0].startswith(left_out)]
+
+
+def _is_among(asked: Sequence[bytes], response: Iterable[Header]) -> bool:
+    """Whether `If-None-Match` names the response (RFC 9110, section 13.1.2). Among others, `*` is no entity tag."""
+    if list(asked) == [b"*"]:
+        return True
+    tag = entity_tag(response)
+    if tag is None:
+        return False
+    # Nearly every client has one copy, and sends its tag as it came: the list need not be taken apart.
+    return list(asked) == [tag.serialise()] or any(map(tag.matches_weakly, listed_tags(asked)))
+
+
+def _unmodified_since(since: float, response: Sequence[Header], now: float, received: float | None) -> bool:
+    """The three cases of RFC 9111, section 4.3.2.
+
+    A date ahead of our clock is like any other: it is the origin's clock that counts (RFC 9110, section 13.1.3).
+    """
+    if values(response, b"last-modified"):
+        modified = _only_date(response, b"last-modified", now)
+        return modified is not None and modified <= since
+    return received is not None and date_value(response, now=received) <= since
+
+
+def _only_date(headers: Iterable[Header], name: bytes, now: float) -> float | None:
+    lines = values(headers, name)
+    return parse_http_date(lines[0], now=now) if len(lines) == 1 else None

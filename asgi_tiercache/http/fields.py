@@ -112,15 +112,21 @@ def _century(year: int, within_year: tuple[int, ...], now: float) -> int:
     return full
 
 
-def storable_headers(headers: Iterable[Header]) -> tuple[Header, ...]:
+def storable_headers(headers: Iterable[Header], without: frozenset[bytes] = frozenset()) -> tuple[Header, ...]:
     """The field lines of a response that are stored (RFC 9111, section 3.1): names in lower case, order kept.
 
-    Left out are those that end with this connection, those that `Connection` names, those of the proxy's own
-    authentication, and `Age`, which is written anew on every reuse.
+    All are, known or not, except those that end with this connection, those that `Connection` names, those of the
+    proxy's own authentication, and `Age`, which is written anew on every reuse. `Cache-Status` of a cache behind us
+    is stored as well: ours is added behind it (RFC 9211, section 2).
+
+    Args:
+        headers: The response's field lines, names in any case.
+        without: Names, lower case, of further fields that must not be stored: `Store.without`.
     """
     lines = [(name.lower(), value) for name, value in headers]
     named = {option.lower().encode("latin-1") for option in elements(lines, b"connection")}
-    return tuple(line for line in lines if line[0] not in _NEVER_STORED and line[0] not in named)
+    left_out = _NEVER_STORED | named | without
+    return tuple(line for line in lines if line[0] not in left_out)
 
 
 def with_downstream(headers: tuple[Header, ...], downstream: str) -> tuple[Header, ...]:

@@ -1,4 +1,4 @@
-"""Structured fields (RFC 9651, which replaces RFC 8941), as far as caching needs them: dictionaries.
+"""Structured fields (RFC 9651, which replaces RFC 8941), as far as caching needs them: dictionaries and lists.
 
 The parser follows the algorithms of RFC 9651, section 4.2 exactly. Whatever they reject fails the field as a whole.
 """
@@ -9,8 +9,10 @@ import base64
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
+
+T = TypeVar("T")
 
 MAX_BYTES = 128 * 1024
 """Longer fields are not looked at: more than any server takes as a header block."""
@@ -57,12 +59,12 @@ Member: TypeAlias = Item | InnerList
 
 def parse_dictionary(value: bytes) -> dict[str, Member] | None:
     """The members of a dictionary field (all lines joined by `", "`), or None if it does not parse."""
-    if len(value) > MAX_BYTES:
-        return None
-    try:
-        return _dictionary(_Cursor(value.decode("ascii").strip(" ")))
-    except ValueError:  # raised below, or by a conversion: not ASCII, not base64, not UTF-8
-        return None
+    return _parsed(value, _dictionary)
+
+
+def parse_list(value: bytes) -> list[Member] | None:
+    """The members of a list field (all lines joined by `", "`), or None if it does not parse."""
+    return _parsed(value, _list)
 
 
 def serialise_text(text: str) -> str:
@@ -107,20 +109,42 @@ class _Cursor:
         return not self.at_end() and self._text[self._position] in characters
 
 
+def _parsed(value: bytes, read: Callable[[_Cursor], T]) -> T | None:
+    if len(value) > MAX_BYTES:
+        return None
+    try:
+        return read(_Cursor(value.decode("ascii").strip(" ")))
+    except ValueError:  # raised below, or by a conversion: not ASCII, not base64, not UTF-8
+        return None
+
+
 def _dictionary(cursor: _Cursor) -> dict[str, Member]:
     members: dict[str, Member] = {}
     while not cursor.at_end():
         key = _key(cursor)
         members[key] = _member(cursor) if cursor.take("=") else Item(True, _parameters(cursor))
-        cursor.match(_OWS)
-        if cursor.at_end():
-            break
-        if not cursor.take(","):
-            raise ValueError("a comma is missing")
-        cursor.match(_OWS)
-        if cursor.at_end():
-            raise ValueError("nothing follows the last comma")
+        _separator(cursor)
     return members
+
+
+def _list(cursor: _Cursor) -> list[Member]:
+    members: list[Member] = []
+    while not cursor.at_end():
+        members.append(_member(cursor))
+        _separator(cursor)
+    return members
+
+
+def _separator(cursor: _Cursor) -> None:
+    """Read what stands between two members; at the end there is nothing to read."""
+    cursor.match(_OWS)
+    if cursor.at_end():
+        return
+    if not cursor.take(","):
+        raise ValueError("a comma is missing")
+    cursor.match(_OWS)
+    if cursor.at_end():
+        raise ValueError("nothing follows the last comma")
 
 
 def _member(cursor: _Cursor) -> Member:

@@ -11,8 +11,9 @@ from asgi_tiercache.types import Header
 
 _FIELD_NAME = re.compile(TOKEN)
 _ALIASES = {"x-gzip": "gzip", "x-compress": "compress"}  # RFC 9110, section 8.4.1
-_CODING = re.compile(
-    rf"(?P<name>{TOKEN})(?:[ \t]*;[ \t]*q=(?P<weight>0(?:\.[0-9]{{0,3}})?|1(?:\.0{{0,3}})?))?", re.IGNORECASE
+_OWS = r"[ \t]*"
+_WEIGHTED = re.compile(
+    rf"(?P<name>{TOKEN})(?:{_OWS};{_OWS}q=(?P<weight>0(?:\.[0-9]{{0,3}})?|1(?:\.0{{0,3}})?))?", re.IGNORECASE
 )
 
 
@@ -72,39 +73,45 @@ def _stripped(value: bytes) -> bytes:
 
 
 def _accept_encoding(value: bytes) -> bytes:
-    """The class of clients that take the same codings, whatever they prefer (RFC 9110, section 12.5.3).
+    """Codings in whatever order, each with its weight, on which the choice may depend (RFC 9110, section 12.5.3).
 
-    Codings other than the usual ones keep their names, else a response in one of them would reach clients that cannot
-    read it. Refused ones stay visible: there are handlers that look no further than the word "gzip", and what these
-    answer to `gzip;q=0` must not become the answer to `identity`.
+    `identity` alone says the same as nothing.
     """
-    codings = {_coding(element) for element in _elements(value)}
-    if "*;q=0" not in codings:
-        codings.discard("identity")  # it goes without saying, unless everything else is refused
-    return ",".join(sorted(codings)).encode("latin-1")
+    codings = set(map(_coding, _elements(value)))
+    return b"" if codings == {"identity"} else ",".join(sorted(codings)).encode("latin-1")
 
 
 def _coding(element: str) -> str:
-    match = _CODING.fullmatch(element)
+    name, semicolon, weight = _weighted(element).partition(";")
+    return _ALIASES.get(name, name) + semicolon + weight
+
+
+def _weighted(element: str) -> str:
+    """A name in lower case with its weight, spelled one way (RFC 9110, section 12.4.2); anything else as it is."""
+    match = _WEIGHTED.fullmatch(element)
     if match is None:
         return element
-    name = match["name"].lower()
-    refused = match["weight"] is not None and not match["weight"].strip("0.")
-    return _ALIASES.get(name, name) + (";q=0" if refused else "")
+    name, weight = match["name"].lower(), match["weight"] or "1"
+    if "." in weight:
+        weight = weight.rstrip("0").rstrip(".")
+    return name if weight == "1" else f"{name};q={weight}"
 
 
 def _accept(value: bytes) -> bytes:
-    """Media ranges in lower case; their parameters, whose values may depend on case, as they are."""
+    """Media ranges in lower case; their parameters, whose values may depend on case, without the blanks around."""
     return ",".join(map(_media_range, _elements(value))).encode("latin-1")
 
 
 def _media_range(element: str) -> str:
+    if '"' not in element:  # in a quoted string, blanks count
+        element = ";".join(part.strip(" \t") for part in element.split(";"))
     media_range, semicolon, parameters = element.partition(";")
     return media_range.rstrip(" \t").lower() + semicolon + parameters.lstrip(" \t")
 
 
-def _lower_list(value: bytes) -> bytes:
-    return ",".join(_elements(value)).lower().encode("latin-1")
+def _weighted_list(value: bytes) -> bytes:
+    """Names and their weights in the order given: some servers take the first for the best (RFC 9110, 12.5.4)."""
+    return ",".join(map(_weighted, _elements(value))).lower().encode("latin-1")
 
 
 def _elements(value: bytes) -> list[str]:
@@ -113,7 +120,7 @@ def _elements(value: bytes) -> list[str]:
 
 _NORMALISERS: dict[str, Callable[[bytes], bytes]] = {
     "accept": _accept,
-    "accept-charset": _lower_list,
+    "accept-charset": _weighted_list,
     "accept-encoding": _accept_encoding,
-    "accept-language": _lower_list,
+    "accept-language": _weighted_list,
 }

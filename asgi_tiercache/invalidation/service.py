@@ -256,6 +256,21 @@ class Invalidation:
         """Make everything invalid, or stale."""
         return await self._purge(Purge(everything=True, soft=soft, settle=settle), "all", replicate=replicate)
 
+    async def holds_only(self, since: Stamp, positions: Sequence[int]) -> bool:
+        """Whether the log, from just behind `since` up to the last of `positions`, holds these invalidations alone.
+
+        Asks the log, since what others have appended may not have been applied here. False where it cannot tell.
+        """
+        records = await self._try(lambda: self.log.read(since.position))
+        chain = since.position
+        for record in records or ():
+            if record.previous != chain or record.epoch != since.epoch or record.id not in positions:
+                return False
+            chain = record.id
+            if chain == positions[-1]:
+                return True
+        return False
+
     async def _purge(self, purge: Purge, kind: str, *, replicate: bool) -> Receipt:
         names = purge.tags + purge.patterns
         if not purge:

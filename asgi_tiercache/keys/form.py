@@ -7,11 +7,15 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from asgi_tiercache.config import Policy
+from asgi_tiercache.http.conditional import CONDITIONS
 from asgi_tiercache.keys.cookies import chosen_cookies
 from asgi_tiercache.keys.escape import Digest, digest, encoded, endpoint, frame, qualified_name, sha256
 from asgi_tiercache.keys.host import normal_host
 from asgi_tiercache.keys.query import QueryForm
 from asgi_tiercache.types import Header
+
+SELECTIVE = CONDITIONS | {b"range"}
+"""The request fields because of which an answer may be other than the whole stored response."""
 
 
 class RequestKey(NamedTuple):
@@ -27,6 +31,10 @@ class RequestKey(NamedTuple):
     """The query string that the handler may see."""
     user: str | None
     """`user_hash` of what `user=` returned; None without `user=`."""
+    selective: bool = False
+    """The request has a condition or a range, which its key does not tell: it may be answered with less than all."""
+    partial: bool = False
+    """It has a range."""
 
 
 class Seen(NamedTuple):
@@ -84,14 +92,16 @@ class RequestForm:
             encoded(self._policy.version),
             self._options,
         )
-        root = _missing_root(seen.root_path, seen.path)
-        raw_path = _quoted(seen.path) if seen.raw_path is None else seen.raw_path
+        root = missing_root(seen.root_path, seen.path)
+        raw_path = quoted(seen.path) if seen.raw_path is None else seen.raw_path
         return RequestKey(
-            text=f"{self._prefix}{self._endpoint(_quoted(root) + raw_path)}:{self._digest(canonical)}",
+            text=f"{self._prefix}{self._endpoint(quoted(root) + raw_path)}:{self._digest(canonical)}",
             canonical=canonical,
             path=self._endpoint(root + seen.path),
             query=query,
             user=sha256(seen.user[1:]).hex() if self._policy.user is not None else None,
+            selective=any(name in SELECTIVE for name, _ in seen.headers),
+            partial=any(name == b"range" for name, _ in seen.headers),
         )
 
     def _target(self, seen: Seen) -> Iterable[bytes]:
@@ -136,13 +146,14 @@ def _host(seen: Seen) -> bytes:
     return b"-" + frame(*(encoded(str(part)) for part in seen.host))
 
 
-def _missing_root(root_path: str, path: str) -> str:
+def missing_root(root_path: str, path: str) -> str:
     """The part of the root path that `path` lacks: nothing by ASGI, all of it where a proxy stripped it."""
     root = root_path.rstrip("/")
     return "" if path == root or path.startswith(root + "/") else root
 
 
-def _quoted(path: str) -> bytes:
+def quoted(path: str) -> bytes:
+    """`path` percent-encoded, as its client may have sent it."""
     return quote(path, errors="surrogatepass").encode()
 
 

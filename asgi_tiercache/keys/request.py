@@ -11,7 +11,7 @@ from asgi_tiercache.config import Policy, Source
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.keys.credentials import OpenCredentials
 from asgi_tiercache.keys.escape import Digest, digest, encoded, qualified_name
-from asgi_tiercache.keys.form import RequestForm, RequestKey, Seen, keyed_headers, user_hash
+from asgi_tiercache.keys.form import SELECTIVE, RequestForm, RequestKey, Seen, keyed_headers, user_hash
 from asgi_tiercache.keys.withhold import Withholding
 from asgi_tiercache.types import Header
 
@@ -32,8 +32,8 @@ class Pass(NamedTuple):
     """The request passes by the cache."""
 
     reason: str
-    """`"host"` (sent twice), `"range"`, `"body"`, `"authorization"`, `"cookie"`, `"session"`, `"user"`, `"auth"`,
-    `"user-callable"` or `"key-callable"`."""
+    """`"host"` (sent twice), `"body"`, `"authorization"`, `"cookie"`, `"session"`, `"user"`, `"auth"`,
+    `"user-callable"`, `"key-callable"`, `"if-match"` or `"if-unmodified-since"`."""
 
 
 class RequestKeys:
@@ -79,8 +79,8 @@ class RequestKeys:
             if name in watched:
                 if host is None and name == b"host":
                     host = value
-                elif name == b"origin" and not self._keys_origin:
-                    found.append((name, b""))
+                elif name in SELECTIVE or (name == b"origin" and not self._keys_origin):
+                    found.append((name, b""))  # that there is one is all that counts
                 else:
                     found.append((name, value))
         if found and (refused := self._refused(found)):
@@ -151,16 +151,19 @@ class RequestKeys:
 
 def _refusals(policy: Policy, credentials: OpenCredentials) -> dict[bytes, Pass]:
     """The headers with which a request passes by; `host` only where it comes twice."""
-    refusals = {b"host": Pass("host"), b"range": Pass("range")}
+    refusals = {b"host": Pass("host")}
     if not policy.body:
         refusals |= dict.fromkeys((b"content-length", b"transfer-encoding"), Pass("body"))
     if policy.mode == "explicit":
         refusals |= {name: Pass(name.decode()) for name in credentials.headers}
+    else:
+        # No cache evaluates them, and the handler may want to (RFC 9111, section 4.3.2).
+        refusals |= {name: Pass(name.decode()) for name in (b"if-match", b"if-unmodified-since")}
     return refusals
 
 
 def _watched(policy: Policy) -> frozenset[bytes]:
-    names = {b"origin", *(name.encode() for name in keyed_headers(policy))}
+    names = {b"origin", *SELECTIVE, *(name.encode() for name in keyed_headers(policy))}
     return frozenset(names | {b"cookie"} if policy.cookies else names)
 
 

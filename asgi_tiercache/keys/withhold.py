@@ -18,7 +18,7 @@ PARTIAL_AND_CONDITIONAL = frozenset(
 )
 # Content negotiation (candidates for `Vary`, besides `Accept*`), the key's own host, tracing.
 _PASS_SET = frozenset({b"origin", b"host", b"traceparent", b"tracestate", b"baggage", b"x-request-id"})
-_BODY_HEADERS = frozenset({b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"})
+BODY_HEADERS = frozenset({b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"})
 NOBODYS_ADDRESS = ("0.0.0.0", 0)  # noqa: S104 - an address to be read, not bound
 """What a strict handler finds as the client's address: code that reads it goes on working."""
 _CREDENTIALS = frozenset({b"authorization", b"cookie"})
@@ -35,7 +35,7 @@ class Withholding:
         self._removed = PARTIAL_AND_CONDITIONAL | {name.encode() for name in policy.ignore}
         self._let_through = _PASS_SET | {name.encode() for name in policy.vary_on}
         if policy.body:
-            self._let_through |= _BODY_HEADERS
+            self._let_through |= BODY_HEADERS
         if policy.user is not None or policy.mode != "explicit":
             # The user stands for them in the key, or the response has to say that it may be shared.
             self._let_through |= _CREDENTIALS

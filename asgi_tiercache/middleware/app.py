@@ -14,15 +14,19 @@ from asgi_tiercache.config import Policy
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.http import cache_status
+from asgi_tiercache.http.unsafe import is_safe
 from asgi_tiercache.keys.request import Pass, RequestKey
+from asgi_tiercache.keys.withhold import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.middleware import gate
 from asgi_tiercache.middleware.answer import render, send_stored
 from asgi_tiercache.middleware.body import read_body, replay
+from asgi_tiercache.middleware.exchange import pass_by
 from asgi_tiercache.middleware.purging import PurgingApp
 from asgi_tiercache.middleware.request import NO_DEMANDS, Request, demands_of, recall
-from asgi_tiercache.middleware.responder import Responder, pass_by
+from asgi_tiercache.middleware.responder import Responder
 from asgi_tiercache.middleware.route import Route
 from asgi_tiercache.middleware.tee import CACHE_STATUS
+from asgi_tiercache.middleware.unsafe import PostAnswer, UnsafeRequest
 from asgi_tiercache.outbox import Outboxes
 from asgi_tiercache.routes import Choice, RouteTable, Target
 from asgi_tiercache.signals import Answered
@@ -30,7 +34,6 @@ from asgi_tiercache.signals import Answered
 logger = logging.getLogger("asgi_tiercache")
 
 DEFAULT = Policy.http()
-_FRESHNESS_FIELDS = frozenset({b"cache-control", b"cdn-cache-control", b"expires", b"last-modified"})
 _STATE = Pass("state")
 _NOTHING_TO_STORE = (CACHE_STATUS, cache_status.forward("uri-miss", detail="no-freshness"))
 
@@ -147,7 +150,7 @@ class TierCacheMiddleware:
             headers = render(entry, int(now - entry.born), "L1")
             if engine.variable.get() is not None:
                 engine.inherit(entry.tags, entry.stamp, fresh=True)
-            if entry.validated or scope["method"] == "HEAD":
+            if key.selective or scope["method"] == "HEAD":
                 await send_stored(entry, headers, scope, send)
             else:  # the same, without a call that would be felt here
                 await send({"type": "http.response.start", "status": entry.status, "headers": headers})
@@ -165,7 +168,9 @@ class TierCacheMiddleware:
         body: bytes = b"",
     ) -> Awaitable[None]:
         if not _on_asyncio():
-            return self._pass_by(route, "event-loop", scope, replay(body, receive) if body else receive, send)
+            return self._pass_by(
+                route, "event-loop", scope, replay(body, receive) if route.policy.body else receive, send
+            )
         # Under an explicit policy the key has said all there is to say.
         demands = NO_DEMANDS if route.explicit else demands_of(route, scope)
         request = Request(scope, key, choice.path_params, demands)
@@ -176,10 +181,49 @@ class TierCacheMiddleware:
     async def _elsewhere(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
+        elif scope["type"] == "http" and not self._cache.disabled and _on_asyncio():
+            await self._by_other_method(scope, receive, send)
         elif scope["type"] == "http":
             await self._stand_aside(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    async def _by_other_method(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A method other than GET and HEAD: POST and QUERY where a policy caches them; what is unsafe invalidates."""
+        if scope.get("app", self.app) is not self._table_app:
+            self._read_routes(scope)
+        method = scope["method"]
+        if method in self._table.methods:
+            choice = self._table.choose(scope)
+            route = self._routes.get(choice.target) or self._route(choice.target)
+            if route is not None:
+                await self._ask(route, choice, scope, receive, send)
+                return
+        if is_safe(method):
+            await self._stand_aside(scope, receive, send)
+        else:
+            may_store = self._table.may_store(scope)
+            answer = self._answer_to_post(scope) if method == "POST" and may_store else None
+            request = UnsafeRequest(self._engine, self._below, scope, may_store=may_store, answer=answer)
+            await request.run(receive, send)
+
+    async def _ask(self, route: Route, choice: Choice, scope: Scope, receive: Receive, send: Send) -> None:
+        """A POST or a QUERY that is a question.
+
+        Conditions and ranges are the handler's to judge: only of GET and HEAD a stored response says how (RFC 9110,
+        sections 13.1.2 and 14.2).
+        """
+        for name, _ in scope["headers"]:
+            if name in PARTIAL_AND_CONDITIONAL:
+                reason = "range" if name in (b"range", b"if-range") else "conditional"
+                await self._pass_by(route, reason, scope, receive, send)
+                return
+        await self._serve_by_body(route, choice, scope, receive, send)
+
+    def _answer_to_post(self, scope: Scope) -> PostAnswer | None:
+        choice = self._table.choose({**scope, "method": "GET"})
+        route = self._routes.get(choice.target) or self._route(choice.target)
+        return None if route is None else PostAnswer.expected(self._engine, route, choice, scope)
 
     async def _stand_aside(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._engine.standing_aside():
@@ -201,7 +245,7 @@ class TierCacheMiddleware:
                 if fill.ttl:
                     route.saw_storable()
                 for name, _ in headers:
-                    if name.lower() in _FRESHNESS_FIELDS:
+                    if name.lower() in route.telling:
                         route.saw_storable()
                 message = {**message, "headers": [*headers, _NOTHING_TO_STORE]}
             await send(message)
@@ -216,8 +260,8 @@ class TierCacheMiddleware:
 
     async def _serve_by_body(self, route: Route, choice: Choice, scope: Scope, receive: Receive, send: Send) -> None:
         body, complete = await read_body(receive, route.policy.max_body)
-        if not complete:
-            await self._pass_by(route, "body", scope, replay(body, receive, complete=False), send)
+        if not complete or len(body) > route.policy.max_body:
+            await self._pass_by(route, "body", scope, replay(body, receive, complete=complete), send)
             return
         guarded = route.guards_state and not self._knows_state(scope)
         key = _STATE if guarded else route.keys.of(scope, body_digest=hashlib.sha256(body).digest() if body else b"")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_tiercache.outbox import Outbox, Outboxes
+from asgi_tiercache.outbox import Outbox, Outboxes, PurgeOrder
 
 
 class PurgingApp:
@@ -32,14 +32,41 @@ class PurgingApp:
         run = self._run if self._outboxes.used else self._app
         return run(scope, receive, send)
 
+    async def purging(
+        self, scope: Scope, receive: Receive, send: Send, outdated: Callable[[Message], tuple[str, ...]]
+    ) -> Outbox:
+        """Run the app on one HTTP request that may change something.
+
+        Args:
+            scope: The request.
+            receive: Gives its body.
+            send: Takes the response.
+            outdated: The tags to purge if the response that begins with a message is a success.
+
+        Returns:
+            What was purged.
+        """
+        outbox = Outbox(scope, send, self._outboxes.purger)
+
+        async def look(message: Message) -> None:
+            if message["type"] == "http.response.start" and (tags := outdated(message)):
+                outbox.add(PurgeOrder(tags, kind="unsafe"), if_successful=True)
+            await outbox.send(message)
+
+        await self._run_with(outbox, scope, receive, look)
+        return outbox
+
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        outboxes = self._outboxes
-        outbox = Outbox(scope, send, outboxes.purger)
-        token = outboxes.variable.set(outbox)
+        outbox = Outbox(scope, send, self._outboxes.purger)
+        await self._run_with(outbox, scope, receive, outbox.send)
+
+    async def _run_with(self, outbox: Outbox, scope: Scope, receive: Receive, send: Send) -> None:
+        variable = self._outboxes.variable
+        token = variable.set(outbox)
         try:
-            await self._app(scope, receive, outbox.send)
+            await self._app(scope, receive, send)
         finally:
-            outboxes.variable.reset(token)
+            variable.reset(token)
             outbox.closed = True
             if outbox.purges:
                 await outbox.purge_again()

@@ -138,7 +138,7 @@ class ResponseFill:
             self.flight.land(self._tee.entry)
             self._settled.set()
         elif self._tee.refusal is not None:
-            self.flight.land(None)
+            self.flight.land(self._tee.stand_in)
             self._settled.set()
         await self._deliver(message)
 

@@ -9,6 +9,7 @@ from starlette.types import Scope
 
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.http.reuse import NO_DIRECTIVES, RequestDirectives
+from asgi_tiercache.keys.escape import frame
 from asgi_tiercache.keys.request import RequestKey
 from asgi_tiercache.middleware.route import Route
 from asgi_tiercache.middleware.variants import MARKER
@@ -29,13 +30,17 @@ class Demands(NamedTuple):
         """
         return f"{key}\0credentialed" if self.credentialed else key
 
-    def met_by(self, entry: Entry, now: float) -> bool:
-        """Whether the request may be given `entry`, which is valid and fresh; `now` is the monotonic clock.
+    def may_see(self, entry: Entry) -> bool:
+        """Whether the request may be given `entry` in spite of its credentials.
 
-        A response that does not say that it may be shared is not for requests with credentials (RFC 9111, section
-        3.5; for cookies that is our own rule); directives count by section 5.2.1.
+        A response that does not say that it may be shared is not for requests with any (RFC 9111, section 3.5; for
+        cookies that is our own rule).
         """
-        if self.credentialed and not entry.flags & Flag.SHARED:
+        return not self.credentialed or bool(entry.flags & Flag.SHARED)
+
+    def met_by(self, entry: Entry, now: float) -> bool:
+        """Whether the request may be given `entry`, which is valid and fresh; `now` is the monotonic clock."""
+        if not self.may_see(entry):
             return False
         directives = self.directives
         return directives is NO_DIRECTIVES or directives.accepts(age=now - entry.born, lifetime=entry.lifetime)
@@ -51,6 +56,11 @@ class Request(NamedTuple):
     key: RequestKey
     path_params: Mapping[str, object]
     demands: Demands
+
+
+def part_of(key: RequestKey) -> RequestKey:
+    """The key of a part of the response that `key` stands for: a partial response is stored beside a whole one."""
+    return key._replace(text=f"{key.text}:part", canonical=frame(key.canonical, b"part"))
 
 
 def demands_of(route: Route, scope: Scope) -> Demands:

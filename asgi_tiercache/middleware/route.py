@@ -20,6 +20,8 @@ IDLE_AFTER = 4
 REPORTED = 16
 WATCHED_REQUESTS = 100
 _CREDENTIALS = ("authorization", "cookie", "session", "user", "auth")
+_STATING = frozenset({b"cache-control", b"cdn-cache-control", b"expires"})
+_VALIDATORS = frozenset({b"etag", b"last-modified"})
 _ADVICE = "key it (vary_on=, cookies=, user=) or declare it irrelevant (ignore=)"
 
 
@@ -52,6 +54,13 @@ class Route:
         """Whether what middleware above has put into `request.state` keeps a request from the cache."""
         self.proven = self.explicit or not self._only_responses_decide
         """Whether a response of the route could be stored: only then is one worth waiting for."""
+        self.validates = not self.runs_dependencies and (self.explicit or policy.downstream == "keep")
+        """Whether the handler may be asked if what is stored still holds.
+
+        Not where the client's own conditions reach it, nor where the response's own word on its freshness was replaced.
+        """
+        self.telling = _STATING | (_VALIDATORS if policy.mode == "rfc9111" else frozenset())
+        """The response fields without any of which nothing is stored."""
         self.idle = False
         """Whether the last responses gave nothing to store, on a route where only responses decide.
 

@@ -7,13 +7,17 @@ from starlette.types import Message, Scope
 
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.fill import Fill
-from asgi_tiercache.engine.tags import too_many
+from asgi_tiercache.engine.tags import group_tags, too_many
 from asgi_tiercache.http import cache_status
 from asgi_tiercache.http.conditional import NOT_MODIFIED
+from asgi_tiercache.http.etag import generated_etag
 from asgi_tiercache.http.fields import storable_headers, values, with_downstream
+from asgi_tiercache.http.ranges import completed, parse_content_range
 from asgi_tiercache.http.storing import Refuse, Store, judge_response
-from asgi_tiercache.middleware.request import Request
+from asgi_tiercache.keys.request import RequestKey
+from asgi_tiercache.middleware.request import Request, part_of
 from asgi_tiercache.middleware.route import Route
+from asgi_tiercache.middleware.validating import ValidatingApp
 from asgi_tiercache.types import Entry, Flag
 
 CACHE_STATUS = b"cache-status"
@@ -25,12 +29,33 @@ _DESCRIBING = frozenset(
 
 
 class Tee:
-    """Looks at each message on its way to the client; holds nothing back. `scope` is what the app is given.
+    """Looks at each message on its way to the client; holds nothing back.
 
     `refusal` is set as soon as the response turns out not to be storable; `entry` as soon as it is stored.
+
+    Args:
+        engine: Stores.
+        route: The route that was chosen.
+        request: The request.
+        fill: What is known of the fill that runs.
+        scope: What the app is given.
+        forwarded: Why the request came to the handler, for `Cache-Status`.
+        validation: Answers in the handler's place where that has nothing new to say, or fails.
+        partial: The handler was asked for a part.
     """
 
-    def __init__(self, engine: Engine, route: Route, request: Request, fill: Fill, scope: Scope) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        route: Route,
+        request: Request,
+        fill: Fill,
+        scope: Scope,
+        *,
+        forwarded: str = "uri-miss",
+        validation: ValidatingApp | None = None,
+        partial: bool = False,
+    ) -> None:
         self._engine = engine
         self._route = route
         self._request = request
@@ -38,15 +63,21 @@ class Tee:
         self._headers: tuple[tuple[bytes, bytes], ...] = ()
         self._chunks: list[bytes] = []
         self._size = 0
-        self._started = 0.0
+        self._asked = engine.clock.monotonic()
+        self._started = self._asked
         self._declared: int | None = None
         self._own_tags: tuple[str, ...] | None = None
         self._shared_name = request.demands.shared_name(fill.key)
         self._scope = scope
         self._had_session = bool(request.scope.get("session"))
+        self._forwarded = forwarded
+        self._validation = validation
+        self._partial = partial
         self.fill = fill
         self.refusal: str | None = None
         self.entry: Entry | None = None
+        self.stand_in: Entry | None = None
+        """The stored response that is the answer because the handler failed."""
 
     async def see(self, message: Message) -> Message:
         """Take note of `message`; returns what the client is to receive."""
@@ -68,8 +99,8 @@ class Tee:
         Unless it is an error that may pass, or what dependencies say of one request and perhaps not of the next.
         """
         self.abandon(reason)
-        # A 304 answers a condition of this client's, and an error may pass.
-        passing = self.status >= 500 or self.status == NOT_MODIFIED
+        # A 304 answers a condition of this client's, a part is of a range of its own, and an error may pass.
+        passing = self.status >= 500 or self.status == NOT_MODIFIED or self._partial
         if not passing and not self._route.runs_dependencies and not self._request.demands.directives.no_store:
             self._engine.unshareable.remember(self._shared_name, self._engine.clock.monotonic())
 
@@ -80,10 +111,14 @@ class Tee:
             self._chunks.clear()
 
     def tags(self) -> tuple[str, ...]:
-        """The tags of the response as far as they are known: its own, the handler's, those of what the handler read."""
+        """The tags of the response as far as they are known: its own, the handler's, those of what the handler read,
+        and its groups.
+        """
         if self._own_tags is None:
             self._own_tags = self._route.tags(self._request.path_params, self._request.key)
-        return tuple(dict.fromkeys((*self._own_tags, *self.fill.tags)))
+        validated = self._validation.validated if self._validation is not None else None
+        kept = () if validated is None else validated.tags  # nobody need have said them again
+        return tuple(dict.fromkeys((*self._own_tags, *self.fill.tags, *group_tags(self._headers), *kept)))
 
     # ---- the start ----
 
@@ -91,6 +126,8 @@ class Tee:
         self.status = message["status"]
         self._started = self._engine.clock.monotonic()
         self._headers = tuple((bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ()))
+        if self._validation is not None and self._validation.stood_in is not None:
+            return self._stand_in(message, self._validation.stood_in)
         verdict = self._judge()
         if isinstance(verdict, str):
             self.refuse(verdict)
@@ -99,6 +136,16 @@ class Tee:
         else:
             self._check_length()
         return {**message, "headers": self._told()}
+
+    def _stand_in(self, message: Message, stored: Entry) -> Message:
+        """The start of a response that was stored before, and is neither stored again nor anything new."""
+        self.abandon("stale")
+        self.stand_in = stored
+        self.fill.failed = True
+        age = int(max(0.0, self._engine.clock.monotonic() - stored.born))
+        status = self._validation.status if self._validation is not None else None
+        told = cache_status.forward(self._forwarded, fwd_status=status, detail="stale-if-error")
+        return {**message, "headers": [*stored.headers, (b"age", b"%d" % age), (CACHE_STATUS, told)]}
 
     def _judge(self) -> Store | str:
         """How the response may be stored, or why not."""
@@ -112,17 +159,25 @@ class Tee:
             credentialed=request.demands.credentialed,
             request_no_store=request.demands.directives.no_store,
             set_ttl=self.fill.ttl,
+            response_delay=self._started - self._asked,
             now=self._engine.clock.time(),
         )
         if isinstance(verdict, Refuse):
             return verdict.reason
         if not self._ran_the_chosen_route():
             return "other-route"
+        return self._obstacle(verdict) or verdict
+
+    def _obstacle(self, verdict: Store) -> str | None:
+        """What keeps us from storing a response that may be stored."""
+        if verdict.partial and (not self._partial or verdict.vary):
+            return "partial"  # nobody asked for a part; and of parts there are no variants
         if too_many(self.tags()):
             return "too-many-tags"
+        request = self._request
         if verdict.vary and not self._route.variants.has_room(request.key, request.scope, verdict.vary):
             return "too-many-variants"
-        return verdict
+        return None
 
     def _ran_the_chosen_route(self) -> bool:
         """Whether the router came to the route whose policy this is, as far as it tells; a rewriting middleware
@@ -154,14 +209,11 @@ class Tee:
         if self.refusal is None:
             told = list(with_downstream(self._headers, self._route.policy.downstream))
         stored = self.refusal is None and self._declared is not None
-        told.append((CACHE_STATUS, cache_status.forward(self._forwarded(), stored=stored, detail=self.refusal or "")))
+        validation = self._validation
+        status = validation.status if validation is not None and validation.validated is not None else None
+        line = cache_status.forward(self._forwarded, fwd_status=status, stored=stored, detail=self.refusal or "")
+        told.append((CACHE_STATUS, line))
         return told
-
-    def _forwarded(self) -> str:
-        """Why the request came here (RFC 9211, section 2.2)."""
-        if self._request.demands.directives.no_cache:
-            return "request"
-        return "uri-miss" if self.fill.key == self._request.key.text else "vary-miss"
 
     # ---- the body ----
 
@@ -189,26 +241,52 @@ class Tee:
         verdict = self._judge()  # again: the handler may have spoken since the response began
         if isinstance(verdict, str):
             return self.refuse(verdict)
-        entry = self._made(verdict)
-        self._route.variants.keep(entry, self._request.key, self._request.scope, verdict.vary)
+        entry, key = self._made(verdict), self._request.key
+        if verdict.partial:
+            if parse_content_range(entry.headers, self._size) is None:
+                return self.refuse("incomplete")
+            key = self._completed(entry)
+        self._route.variants.keep(entry, key, self._request.scope, verdict.vary)
         self._engine.unshareable.forget(self._shared_name)
         self.entry = entry
 
+    def _completed(self, part: Entry) -> RequestKey:
+        """Where a part is stored: as the whole, if it is all of it, else beside it."""
+        whole = completed(part.headers, self._size)
+        # What answers a request with `If-Range` may lack fields that the whole would have (RFC 9110, section 15.3.7).
+        if whole is not None and not values(self._request.scope["headers"], b"if-range"):
+            part.status, part.headers = 200, tuple(whole)
+            return self._request.key
+        key = part_of(self._request.key)
+        part.canonical = key.canonical
+        return key
+
     def _made(self, verdict: Store) -> Entry:
-        kept = with_downstream(storable_headers(self._headers), self._route.policy.downstream)
+        policy, canonical = self._route.policy, self._request.key.canonical
+        body = b"".join(self._chunks) if len(self._chunks) != 1 else self._chunks[0]
+        flags = Flag.SHARED if verdict.shared else Flag.NONE
+        kept = with_downstream(storable_headers(self._headers, verdict.without), policy.downstream)
         if self._route.runs_dependencies:
             # Others may be what a dependency says of this request; on a hit its own dependencies say them anew.
             kept = tuple(line for line in kept if line[0] in _DESCRIBING or line[0].startswith(b"content-"))
+        if verdict.must_revalidate:
+            flags |= Flag.MUST_REVALIDATE
+        if policy.etag and self.status == 200 and not values(kept, b"etag"):
+            kept = (*kept, (b"etag", generated_etag(canonical, body)))
+            flags |= Flag.GENERATED_ETAG
         return Entry(
             stamp=self.fill.stamp,
             created=self._engine.clock.time() - verdict.age,
             lifetime=verdict.lifetime,
-            canonical=self._request.key.canonical,
+            canonical=canonical,
             tags=self.tags(),
             status=self.status,
             headers=kept,
-            body=b"".join(self._chunks) if len(self._chunks) != 1 else self._chunks[0],
-            flags=Flag.SHARED if verdict.shared else Flag.NONE,
+            body=body,
+            flags=flags,
+            stale_while_revalidate=verdict.stale_while_revalidate,
+            stale_if_error=verdict.stale_if_error,
+            retention=verdict.retention,
         )
 
 

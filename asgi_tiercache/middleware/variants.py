@@ -16,6 +16,8 @@ from asgi_tiercache.types import Entry
 MARKER = 1
 """The `status` of an entry that only names the fields of a `Vary`."""
 MAX_VARIANTS = 32
+MAX_OTHERS = 8
+"""Stored responses of other variants that a handler is asked about at the most."""
 _REMEMBERED = 4_096
 _REMEMBERED_BYTES = 512
 
@@ -79,8 +81,25 @@ class Variants:
         chosen = self.choose(key, entry.vary, scope)
         names = dict.fromkeys((*self._known(key, entry.vary), chosen.name))
         entry.canonical = chosen.canonical
+        until = max(_end(entry), self._end_of_marker(key, entry.vary))
         self._engine.keep(self._place, chosen.text, entry)
-        self._engine.keep(self._place, key.text, self._marker(entry, key, tuple(names)))
+        self._engine.keep(self._place, key.text, self._marker(entry, key, tuple(names), until))
+
+    def others(self, key: RequestKey, marker: Entry) -> list[Entry]:
+        """Valid responses in memory for other variants: the handler may say that one of them answers this request, too.
+
+        That is how section 4.3.1 uses several validators; only entity tags can tell which one is meant.
+        """
+        now = self._engine.clock.monotonic()
+        ours = frame(key.canonical)
+        found = []
+        for _, name in marker.headers:
+            entry = self._place.bucket.retained(f"{key.text}:{name.decode('ascii')}", now)
+            if entry is not None and entry.canonical.startswith(ours) and self._engine.invalidation.current(entry):
+                found.append(entry)
+                if len(found) == MAX_OTHERS:
+                    break
+        return found
 
     def _telling(self, vary: Sequence[str]) -> tuple[str, ...]:
         """The fields of `vary` that tell variants apart.
@@ -91,21 +110,32 @@ class Variants:
 
     def _known(self, key: RequestKey, vary: tuple[str, ...]) -> tuple[str, ...]:
         """The variants that are known to be stored below `key`."""
+        marker = self._marker_of(key, vary)
+        return () if marker is None else tuple(value.decode("ascii") for _, value in marker.headers)
+
+    def _end_of_marker(self, key: RequestKey, vary: tuple[str, ...]) -> float:
+        marker = self._marker_of(key, vary)
+        return 0.0 if marker is None else _end(marker)
+
+    def _marker_of(self, key: RequestKey, vary: tuple[str, ...]) -> Entry | None:
         now = self._engine.clock.monotonic()
         marker = self._engine.recall(self._place.bucket, key.text, key.canonical, now)
-        if marker is None or marker.status != MARKER or marker.vary != vary:
-            return ()
-        return tuple(value.decode("ascii") for _, value in marker.headers)
+        return marker if marker is not None and marker.status == MARKER and marker.vary == vary else None
 
     @staticmethod
-    def _marker(entry: Entry, key: RequestKey, names: Sequence[str]) -> Entry:
+    def _marker(entry: Entry, key: RequestKey, names: Sequence[str], until: float) -> Entry:
         return Entry(
             stamp=entry.stamp,
             created=entry.created,
-            lifetime=entry.lifetime,
+            lifetime=until - entry.created,  # as long as any of the variants may be of use
             canonical=key.canonical,
             tags=entry.tags,  # invalidated along with what it points to, which leaves room for others
             status=MARKER,
             headers=tuple((b"variant", name.encode("ascii")) for name in names),
             vary=entry.vary,
         )
+
+
+def _end(entry: Entry) -> float:
+    """Wall clock from which on `entry` is of no use."""
+    return entry.created + entry.lifetime + entry.retention

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from asgi_tiercache.config import Policy
+from asgi_tiercache.config import METHODS, Policy
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.routes import fastapi
 from asgi_tiercache.routes.fastapi import Input
@@ -43,6 +43,17 @@ def check_route(leaf: Leaf, policy: Policy, *, named: bool) -> None:
         _check_query(leaf, policy)
     if policy.dependencies == "always":
         _check_always(leaf, policy)
+
+
+def unused_mark(leaf: Leaf, policy: Policy) -> str:
+    """What to say of an endpoint with `policy`, none of whose methods its route answers."""
+    answered = sorted(leaf.methods or ())
+    text = f"the policy of route {leaf.template} has no effect: it caches {' and '.join(policy.methods)}, "
+    text += f"and the route answers {' and '.join(answered)}"
+    possible = [method for method in METHODS if method in answered]
+    if not possible:
+        return text
+    return f"{text}; add methods={possible!r}{' and body=True' if possible != ['GET'] else ''} to it"
 
 
 def _check_tags(leaf: Leaf, policy: Policy) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.convertors import CONVERTOR_TYPES, Convertor
 from starlette.routing import PARAM_REGEX, compile_path
 
-from asgi_tiercache.config import Policy
+from asgi_tiercache.config import METHODS, Policy
 from asgi_tiercache.errors import ConfigError
 
 
@@ -23,6 +23,15 @@ class Rule:
     """The key of `routes=`; `""` where `@cache.response` said it."""
     policy: Policy | None
     """None: never cached."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that it speaks for, HEAD with GET; "never cached" is said of all."""
+        return METHODS if self.policy is None else tuple(self.policy.methods)
+
+    def speaks_for(self, method: str) -> bool:
+        """Whether it says anything about requests with `method`."""
+        return self.policy is None or self.policy.caches(method)
 
     @property
     def is_prefix(self) -> bool:
@@ -66,19 +75,22 @@ class Keys:
         """The rule for exactly this path."""
         return self._literals.get(path)
 
-    def template(self, path: str) -> tuple[Rule, dict[str, Any]] | None:
+    def template(self, path: str, method: str) -> tuple[Rule, dict[str, Any]] | None:
         """The first template, in the order given, that the path fits; with the parameters, converted."""
         for template in self._templates:
-            if match := template.regex.match(path):
+            if template.rule.speaks_for(method) and (match := template.regex.match(path)):
                 texts = match.groupdict()
                 # A converter may refuse what its expression admits: `int` fails on thousands of digits.
                 with contextlib.suppress(Exception):
                     return template.rule, {name: template.convertors[name].convert(texts[name]) for name in texts}
         return None
 
-    def prefix(self, path: str) -> Rule | None:
-        """The rule with the longest prefix of the path."""
-        return next((rule for prefix, rule in self._prefixes if path.startswith(prefix)), None)
+    def prefix(self, path: str, *methods: str) -> Rule | None:
+        """The rule with the longest prefix of the path, of those that speak for one of `methods`."""
+        for prefix, rule in self._prefixes:
+            if path.startswith(prefix) and any(map(rule.speaks_for, methods)):
+                return rule
+        return None
 
     def _add(self, rule: Rule) -> None:
         if rule.is_prefix:

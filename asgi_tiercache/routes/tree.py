@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,7 +17,6 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Router, WebSocketRo
 
 from asgi_tiercache.routes.patterns import parameter_names, route_path
 
-_READING = ("GET", "HEAD")
 _Scope: TypeAlias = dict[str, Any]
 _Matcher: TypeAlias = Callable[[_Scope], tuple[Match, Mapping[str, Any]]]
 
@@ -43,10 +42,9 @@ class Leaf:
         """Whether paths below this route are told apart only by the app behind it."""
         return self.endpoint is None
 
-    @property
-    def reads(self) -> bool:
-        """Whether the route answers GET or HEAD, the methods that are cached."""
-        return self.methods is None or not self.methods.isdisjoint(_READING)
+    def takes_any(self, methods: Iterable[str]) -> bool:
+        """Whether the route answers one of `methods`, which a policy caches; HEAD goes with GET."""
+        return self.methods is None or not self.methods.isdisjoint(with_head(methods))
 
     def covers(self, template: str) -> bool:
         """Whether paths of that template go to this route and are told apart by the app behind it."""
@@ -87,10 +85,10 @@ class Tree:
         """
         return _find(self.root, dict(scope))
 
-    def serving(self, path: str) -> list[Leaf]:
-        """The routes that a GET and a HEAD of the path would run."""
+    def serving(self, path: str, methods: Iterable[str]) -> list[Leaf]:
+        """The routes that requests for the path with `methods`, HEAD with GET, would run."""
         leaves: dict[Leaf, None] = {}
-        for method in _READING:
+        for method in with_head(methods):
             scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
             # A `matches` of the user's may miss what a real request brings: then it is not known.
             with contextlib.suppress(Exception):
@@ -102,6 +100,11 @@ class Tree:
         """The request's path as the outermost router sees it."""
         root_path = self.root.root_path
         return route_path({**scope, "root_path": root_path} if root_path else scope)
+
+
+def with_head(methods: Iterable[str]) -> tuple[str, ...]:
+    """`methods`, and HEAD where GET is among them."""
+    return tuple(each for method in methods for each in ((method, "HEAD") if method == "GET" else (method,)))
 
 
 def _find(branch: Branch, scope: _Scope) -> tuple[Leaf, Mapping[str, Any]] | None:

@@ -16,7 +16,7 @@ ENTRY_OVERHEAD = 600
 
 
 class Bucket:
-    """One region: at most `max_entries` entries and `max_bytes` bytes, each entry until its `expires`."""
+    """One region: at most `max_entries` entries and `max_bytes` bytes, each entry until it `ends`."""
 
     def __init__(self, region: Region, *, signals: Signals) -> None:
         self.region = region
@@ -30,7 +30,7 @@ class Bucket:
         """What is in it, those past their time included; looking there does not touch the eviction order."""
 
     def get(self, key: str, now: float) -> Entry | None:
-        """The entry under `key` that is of use at `now`, a point of the monotonic clock; one past that is dropped."""
+        """The entry under `key` that may be used as it is at `now`, a point of the monotonic clock."""
         if key not in self.held:  # the first thing that each request for a lower tier does
             return None
         # Also reading moves the key in the eviction order, hence the lock.
@@ -38,8 +38,14 @@ class Bucket:
             entry: Entry | None = self._cache[key]
             if entry is None or now < entry.expires:
                 return entry
-            del self._cache[key]
+            if now >= entry.ends:
+                del self._cache[key]
             return None
+
+    def retained(self, key: str, now: float) -> Entry | None:
+        """The entry under `key` that is of any use at `now`, if only to be validated, without touching the order."""
+        entry = self.held.get(key)
+        return entry if entry is not None and now < entry.ends else None
 
     def put(self, key: str, entry: Entry) -> bool:
         """Keep `entry`, in place of others where there is no room; False if it is larger than the whole region."""

@@ -140,7 +140,7 @@ class Stack:
 
     def _promote(self, depth: int, key: str, data: bytes, entry: Entry) -> None:
         """Queue what was found for the tiers before, for as long as it still lives."""
-        remaining = entry.created + entry.lifetime - self._clock.time()
+        remaining = entry.created + entry.lifetime + entry.retention - self._clock.time()
         if remaining > 0:
             for level in self._levels[:depth]:
                 level.queue.put(Write(key, data, remaining))

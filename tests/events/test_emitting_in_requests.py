@@ -73,7 +73,7 @@ def service(cache: TierCache, store: Store, *, by_hand: bool = False) -> FastAPI
         if by_hand:
             await cache.emit("user_update", user_id=user_id)
 
-    app.put("/users/{user_id}")(rename if by_hand else cache.emits("user_update")(rename))
+    app.put("/names/{user_id}")(rename if by_hand else cache.emits("user_update")(rename))
     return app
 
 
@@ -84,7 +84,7 @@ def test_what_is_read_between_the_response_and_the_commit_is_purged_again(by_han
         app = service(cache, store, by_hand=by_hand)
         assert (await ask(app, "/users/ann")).body == b'"old"'
 
-        edit = Exchange(app, http_scope("/users/ann", method="PUT", query=b"to=new"))
+        edit = Exchange(app, http_scope("/names/ann", method="PUT", query=b"to=new"))
         await store.committing.wait()
         assert edit.messages[-1].get("more_body", False) is False, "the client has its response"
 
@@ -118,7 +118,7 @@ def test_the_purge_has_happened_when_the_first_message_leaves() -> None:
             return {"type": "http.request", "body": b"", "more_body": False}
 
         store.may_commit.set()
-        await app(http_scope("/users/ann", method="PUT", query=b"to=new"), receive, send)
+        await app(http_scope("/names/ann", method="PUT", query=b"to=new"), receive, send)
         assert positions == [before + 1, before + 1]
         assert purges_of(cache) == before + 2
 
@@ -186,14 +186,14 @@ def test_a_function_that_committed_is_purged_though_its_request_failed() -> None
     async def read(user_id: str) -> str:
         return names[user_id]
 
-    @app.put("/users/{user_id}")
+    @app.put("/names/{user_id}")
     async def edit(user_id: str, to: str) -> None:
         await rename(user_id, to)
         raise HTTPException(502, "the mail about it could not be sent")
 
     client = TestClient(app)
     assert client.get("/users/ann").json() == "old"
-    assert client.put("/users/ann?to=new").status_code == 502
+    assert client.put("/names/ann?to=new").status_code == 502
     assert client.get("/users/ann").json() == "new"
 
 
@@ -215,7 +215,7 @@ def test_a_plain_endpoint_leaves_its_purge_to_the_request() -> None:
     def read(user_id: str) -> str:
         return names[user_id]
 
-    @app.put("/users/{user_id}", dependencies=[Depends(committed)])
+    @app.put("/names/{user_id}", dependencies=[Depends(committed)])
     @cache.emits("user_update")
     def edit(user_id: str) -> dict[str, str]:
         threads.append(threading.get_ident())
@@ -223,7 +223,7 @@ def test_a_plain_endpoint_leaves_its_purge_to_the_request() -> None:
 
     with TestClient(app) as client:
         assert client.get("/users/ann").json() == "old"
-        assert client.put("/users/ann").json() == {"id": "ann"}
+        assert client.put("/names/ann").json() == {"id": "ann"}
         assert client.get("/users/ann").json() == "new"
     assert threads != [threading.get_ident()]
     cache.close()
@@ -244,13 +244,13 @@ def test_below_base_http_middleware_the_purge_still_precedes_the_response() -> N
 
         session = Depends(store.session)
 
-        @below.put("/users/{user_id}")
+        @below.put("/names/{user_id}")
         @cache.emits("user_update")
         async def edit(user_id: str, changes: dict[str, str] = session) -> None:
             changes[user_id] = "new"
 
         await ask(app, "/users/ann")
-        edit_request = Exchange(below, http_scope("/users/ann", method="PUT"))
+        edit_request = Exchange(below, http_scope("/names/ann", method="PUT"))
         await store.committing.wait()
         await edit_request.until(2)
         assert not (await ask(app, "/users/ann")).hit
@@ -437,16 +437,16 @@ def test_fastapi_sees_the_endpoint_as_it_was_written() -> None:
     app = FastAPI()
     app.add_middleware(TierCacheMiddleware, cache=cache)
 
-    @app.put("/users/{user_id}", response_model=Name)
+    @app.put("/names/{user_id}", response_model=Name)
     @cache.emits("user_update")
     async def edit(user_id: int, body: Name, said: Annotated[str, Depends(greeting)], q: str = "") -> dict[str, Any]:
         return {"name": f"{said} {body.name} {user_id + 1}{q}", "secret": 1}
 
     client = TestClient(app)
-    answer = client.put("/users/7?q=!", json={"name": "ann"})
+    answer = client.put("/names/7?q=!", json={"name": "ann"})
     assert answer.json() == {"name": "hello ann 8!"}
-    assert client.put("/users/x", json={"name": "ann"}).status_code == 422
-    operation = client.get("/openapi.json").json()["paths"]["/users/{user_id}"]["put"]
+    assert client.put("/names/x", json={"name": "ann"}).status_code == 422
+    operation = client.get("/openapi.json").json()["paths"]["/names/{user_id}"]["put"]
     assert {parameter["name"] for parameter in operation["parameters"]} == {"user_id", "q"}
     assert purges_of(cache) == 2
 

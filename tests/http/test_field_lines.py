@@ -91,6 +91,23 @@ def test_age_and_the_fields_of_the_proxy_are_not_stored() -> None:
     assert storable_headers([(name, b"1") for name in names]) == ()
 
 
+def test_connection_names_fields_in_any_case_on_several_lines() -> None:
+    headers = [(b"connection", b" X-One ,, "), (b"CONNECTION", b'"x-three", x-two'), (b"X-ONE", b"1"), (b"x-two", b"2")]
+    kept = [(b"x-three", b"3"), (b"cache-control", b"max-age=60")]
+    assert storable_headers([*headers, *kept]) == tuple(kept)
+
+
+def test_fields_that_must_not_be_stored_are_left_out() -> None:
+    headers = [(b"Set-Cookie", b"a=b"), (b"x-kept", b"1"), (b"set-cookie", b"c=d"), (b"Connection", b"x-hop")]
+    assert storable_headers(headers, frozenset({b"set-cookie", b"x-absent"})) == ((b"x-kept", b"1"),)
+    assert (b"set-cookie", b"a=b") in storable_headers(headers)
+
+
+def test_the_cache_status_of_a_cache_behind_us_is_stored() -> None:
+    headers = ((b"cache-status", b"origin; hit"), (b"server-timing", b"db;dur=5"), (b"x-request-id", b"1"))
+    assert storable_headers(headers) == headers
+
+
 def test_everything_else_is_stored_in_order_with_lower_case_names() -> None:
     headers = [(b"X-Unknown", b"B"), (b"Date", b"x"), (b"Set-Cookie", b"a=b"), (b"x-unknown", b"A")]
     assert storable_headers(headers) == tuple((name.lower(), value) for name, value in headers)

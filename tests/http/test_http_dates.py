@@ -55,6 +55,18 @@ def test_the_examples_of_rfc_9110_section_5_6_7(text: str) -> None:
         "Sun, 06 Nov 0000 08:49:37 GMT",
         "Sun Nov 6 08:49:37 1994",
         "Sun Nov  6 08:49:37 1994 GMT",
+        "Sun, 06 Nov 1994 08:49:37 EST",
+        "Sun, 06 Nov 1994 08:49:37 GMT, Sun, 06 Nov 1994 08:49:37 GMT",
+        "Sun, 06 Nov 1994 08:49:37\tGMT",
+        '"Sun, 06 Nov 1994 08:49:37 GMT"',
+        "Sun, 06 November 1994 08:49:37 GMT",
+        "Sunday, 06 Nov 1994 08:49:37 GMT",
+        "Sun, 06-Nov-94 08:49:37 GMT",
+        "Sunday, 06-Nov-94 08:49:37",
+        "Sun, 06 Nov -994 08:49:37 GMT",
+        "Sun, 06 Nov 19940 08:49:37 GMT",
+        "Sun, \xb2\xb2 Nov 1994 08:49:37 GMT",
+        "Sun Nov 06  08:49:37 1994",
         "1994-11-06T08:49:37Z",
         "784111777",
     ],
@@ -62,6 +74,10 @@ def test_the_examples_of_rfc_9110_section_5_6_7(text: str) -> None:
 def test_everything_else_is_no_date(text: str) -> None:
     assert _parse(text) is None
     assert _parse(text, any_case=True) is None
+
+
+def test_the_name_of_the_day_need_not_fit_the_date() -> None:
+    assert _parse("Mon, 06 Nov 1994 08:49:37 GMT") == RFC_EXAMPLE  # section 5.6.7 gives it no part in the meaning
 
 
 @pytest.mark.parametrize(

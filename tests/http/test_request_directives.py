@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,8 +23,58 @@ def test_a_request_that_asks_for_nothing_takes_every_fresh_answer() -> None:
 
 
 def test_all_directives_are_read() -> None:
-    directives = _parse("No-Cache, no-store, only-if-cached, max-age=5, min-fresh=7, x")
-    assert directives == RequestDirectives(no_cache=True, no_store=True, only_if_cached=True, max_age=5, min_fresh=7)
+    line = "No-Cache, no-store, only-if-cached, max-age=5, min-fresh=7, max-stale=8, Stale-If-Error=9, no-transform, x"
+    assert _parse(line) == RequestDirectives(
+        no_cache=True, no_store=True, only_if_cached=True, max_age=5, min_fresh=7, max_stale=8, stale_if_error=9
+    )
+
+
+def test_a_quoted_argument_is_an_argument() -> None:
+    line = 'max-age="5", min-fresh="7", max-stale="8", stale-if-error="9"'
+    assert _parse(line) == RequestDirectives(max_age=5, min_fresh=7, max_stale=8, stale_if_error=9)
+
+
+@pytest.mark.parametrize(
+    ("line", "seconds"),
+    [
+        ("max-stale", math.inf),
+        ("max-stale, max-stale", math.inf),
+        ("max-stale=0", 0),
+        ("max-stale=010", 10),
+        ("max-stale=99999999999999999999", 2**31),
+        ("max-stale=10, max-stale=5", 5),
+        ("max-stale, max-stale=5", 5),
+        ("max-stale=", None),
+        ('max-stale=""', None),
+        ("max-stale=x", None),
+        ("max-stale=-1", None),
+        ("max-stale=1.5", None),
+        ("max-stale=5, max-stale=x", None),
+        ("max-stale, max-stale=x", None),
+    ],
+)
+def test_max_stale_permits_what_it_says_and_malformed_nothing(line: str, seconds: float | None) -> None:
+    assert _parse(line).max_stale == seconds
+
+
+@pytest.mark.parametrize(
+    ("line", "seconds"),
+    [
+        ("stale-if-error=60", 60),
+        ("stale-if-error=60, stale-if-error=30", 30),
+        ("stale-if-error", None),
+        ("stale-if-error=x", None),
+        ("stale-if-error, stale-if-error=60", None),
+    ],
+)
+def test_stale_if_error_permits_nothing_without_a_number(line: str, seconds: float | None) -> None:
+    assert _parse(line).stale_if_error == seconds
+
+
+def test_of_several_demands_the_strictest_counts() -> None:
+    directives = _parse("min-fresh=5, min-fresh=10, min-fresh=x, max-age=5, max-age=10")
+    assert directives.min_fresh == 10
+    assert directives.max_age == 0
 
 
 def test_no_cache_takes_no_stored_answer() -> None:
@@ -62,3 +114,5 @@ def test_pragma_does_not_count_beside_cache_control(line: bytes) -> None:
 def test_no_bytes_make_the_parser_raise(headers: list[tuple[bytes, bytes]]) -> None:
     directives = RequestDirectives.parse(headers)
     assert directives.accepts(age=0, lifetime=2**31) is not directives.no_cache
+    assert directives.max_stale is None or directives.max_stale >= 0
+    assert directives.stale_if_error is None or 0 <= directives.stale_if_error <= 2**31

@@ -1,4 +1,4 @@
-"""Dictionaries of RFC 9651, and texts written as its Tokens and Strings."""
+"""Dictionaries and lists of RFC 9651, and texts written as its Tokens and Strings."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from asgi_tiercache.http.structured import (
     Member,
     Token,
     parse_dictionary,
+    parse_list,
     serialise_text,
 )
 
@@ -221,6 +222,65 @@ _WRITERS: dict[type, Callable[[Any], str]] = {
     DisplayString: lambda value: '%"' + "".join(f"%{byte:02x}" for byte in value.encode()) + '"',
     bytes: lambda value: f":{base64.b64encode(value).decode()}:",
 }
+
+
+# ---- lists ----
+
+
+def test_the_list_examples_of_rfc_9651_section_3_1() -> None:
+    assert parse_list(b"sugar, tea, rum") == [Item(Token(each), {}) for each in ("sugar", "tea", "rum")]
+    assert parse_list(b'("foo" "bar"), ("baz"), ("bat" "one"), ()') == [
+        InnerList((Item("foo", {}), Item("bar", {})), {}),
+        InnerList((Item("baz", {}),), {}),
+        InnerList((Item("bat", {}), Item("one", {})), {}),
+        InnerList((), {}),
+    ]
+    assert parse_list(b'("foo"; a=1;b=2);lvl=5, ("bar" "baz");lvl=1') == [
+        InnerList((Item("foo", {"a": 1, "b": 2}),), {"lvl": 5}),
+        InnerList((Item("bar", {}), Item("baz", {})), {"lvl": 1}),
+    ]
+    assert parse_list(b'abc;a=1;b=2; cde_456, (ghi;jk=4 l);q="9";r=w') == [
+        Item(Token("abc"), {"a": 1, "b": 2, "cde_456": True}),
+        InnerList((Item(Token("ghi"), {"jk": 4}), Item(Token("l"), {})), {"q": "9", "r": Token("w")}),
+    ]
+
+
+def test_an_empty_field_is_an_empty_list_and_members_may_repeat() -> None:
+    assert parse_list(b"") == parse_list(b"  ") == []
+    assert parse_list(b' 1 \t,\t 1, "1" ') == [Item(1, {}), Item(1, {}), Item("1", {})]
+
+
+@pytest.mark.parametrize(
+    "text", [",", "a,", "a, ", ",a", "a,,b", "a b", '"a', '"a""b"', "a=1", "a;", "(a", "a;A", "ü", "-", '"\\n"']
+)
+def test_a_list_that_the_grammar_does_not_have_fails_as_a_whole(text: str) -> None:
+    assert parse_list(b"x, " + text.encode("latin-1")) is None
+    assert parse_list(text.encode("latin-1")) is None
+
+
+def test_a_long_list_takes_linear_time_and_a_longer_one_none() -> None:
+    before = time.process_time()
+    members = parse_list(b"a" + b",a" * (MAX_BYTES // 2 - 1))
+    assert members is not None
+    assert len(members) == MAX_BYTES // 2
+    assert parse_list(b"a" * (MAX_BYTES + 1)) is None
+    for start, unit in ((b'"', rb"\""), (b"(", b"1 "), (b"a", b";b"), (b"", b'"'), (b"a", b" \t")):
+        parse_list(start + unit * ((MAX_BYTES - len(start)) // len(unit)))
+    assert time.process_time() - before < 5
+
+
+@given(st.binary(max_size=60) | st.text('ab1=;,:?@%"\\() .-*', max_size=30).map(str.encode))
+def test_no_bytes_make_the_list_parser_raise(value: bytes) -> None:
+    members = parse_list(value)
+    assert members is None or all(isinstance(member, Item | InnerList) for member in members)
+
+
+@given(st.lists(MEMBERS, max_size=4))
+def test_a_list_that_is_written_down_comes_back(members: list[Member]) -> None:
+    assert parse_list(", ".join(map(_write, members)).encode("ascii")) == members
+
+
+# ---- texts ----
 
 
 def test_a_text_is_written_as_a_token_where_it_is_one() -> None:

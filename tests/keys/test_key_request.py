@@ -142,7 +142,7 @@ def test_the_target_counts_in_every_mode(policy: Policy) -> None:
         http_scope(headers=[(b"content-length", b"0")]),
         http_scope(client=("198.51.100.7", 1)),
         http_scope(http_version="2"),
-        http_scope(headers=[(b"if-none-match", b'"a"')]),
+        http_scope(headers=[(b"if-match", b'"a"')]),
     ],
 )
 def test_what_is_not_keyed_does_not_make_another_key(scope: Scope) -> None:
@@ -314,7 +314,6 @@ def test_a_keyed_body_counts_and_an_unkeyed_one_passes_by() -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ((b"range", b"bytes=0-1"), "range"),
         ((b"content-length", b"1"), "body"),
         ((b"content-length", b"one"), "body"),
         ((b"transfer-encoding", b"chunked"), "body"),
@@ -324,6 +323,30 @@ def test_a_keyed_body_counts_and_an_unkeyed_one_passes_by() -> None:
 )
 def test_a_request_passes_by_in_every_mode(policy: Policy, line: tuple[bytes, bytes], reason: str) -> None:
     assert RequestKeys(policy).of(http_scope(headers=[line])) == Pass(reason)
+
+
+def test_a_request_for_less_than_all_has_the_key_of_the_whole_and_says_so() -> None:
+    whole, part, other, condition = (
+        key_of(http_scope(headers=lines))
+        for lines in (
+            [],
+            [(b"range", b"bytes=0-1")],
+            [(b"range", b"bytes=5-"), (b"range", b"x")],
+            [(b"if-none-match", b'"a"')],
+        )
+    )
+    assert (whole.selective, whole.partial) == (False, False)
+    assert (part.selective, part.partial) == (other.selective, other.partial) == (True, True)
+    assert (condition.selective, condition.partial) == (True, False)
+    assert all(each[:5] == whole[:5] for each in (part, other, condition))
+
+
+@pytest.mark.parametrize("name", [b"if-match", b"if-unmodified-since"])
+def test_what_no_cache_evaluates_goes_to_the_handler_where_requests_are_heeded(name: bytes) -> None:
+    scope = http_scope(headers=[(name, b"*")])
+    for policy in (Policy.http(), Policy.rfc9111()):
+        assert RequestKeys(policy).of(scope) == Pass(name.decode())
+    assert key_of(scope, PLAIN) == key_of(http_scope(), PLAIN)
 
 
 def test_a_collision_of_hashes_gives_one_text_and_two_canonical_forms() -> None:

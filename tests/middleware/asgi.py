@@ -65,8 +65,8 @@ class Reply(NamedTuple):
 
     @property
     def hit(self) -> bool:
-        """Whether the cache answered."""
-        return "; hit" in self.cache_status
+        """Whether the handler did not run for this request."""
+        return "; hit" in self.cache_status or "; collapsed" in self.cache_status
 
 
 class Exchange:

@@ -19,7 +19,7 @@ def a_bucket(recorder: Recorder | None = None, **options: object) -> Bucket:
 
 def expiring(at: float, body: bytes = b"body") -> Entry:
     entry = an_entry(body)
-    entry.expires = at
+    entry.expires = entry.ends = at
     return entry
 
 

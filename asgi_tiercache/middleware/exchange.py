@@ -1,0 +1,186 @@
+"""One request, the app that can answer it, and the way back to its client."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgi_tiercache.engine.core import Engine, Found
+from asgi_tiercache.http import cache_status, reuse
+from asgi_tiercache.http.reuse import Use
+from asgi_tiercache.invalidation.lease import Trust
+from asgi_tiercache.middleware.answer import ThroughDependencies, render, send_stored
+from asgi_tiercache.middleware.body import replay
+from asgi_tiercache.middleware.request import Request
+from asgi_tiercache.middleware.route import Route
+from asgi_tiercache.middleware.tee import CACHE_STATUS
+from asgi_tiercache.middleware.variants import VariantKey
+from asgi_tiercache.signals import Answered
+from asgi_tiercache.types import Entry, Flag
+
+_KEPT_FROM_OUTSIDE = frozenset({"headers", "query_string", "session", "user", "auth", "client"})
+"""What a handler's scope has of ours: middleware above finds there what it put there."""
+
+
+class Exchange:
+    """What each step of answering one request needs.
+
+    Args:
+        engine: Looks up, judges, fills and stores.
+        app: The app below the middleware.
+        route: The route that was chosen.
+        request: The request.
+        receive: The client's own.
+        send: Takes the answer to the client.
+        body: The request body, where it has been read to be keyed.
+    """
+
+    __slots__ = (
+        "app",
+        "arrived",
+        "body",
+        "engine",
+        "fill_key",
+        "receive",
+        "request",
+        "route",
+        "send",
+        "started",
+        "trust",
+    )
+
+    def __init__(
+        self, engine: Engine, app: ASGIApp, route: Route, request: Request, receive: Receive, send: Send, *, body: bytes
+    ) -> None:
+        self.engine = engine
+        self.app = app
+        self.route = route
+        self.request = request
+        self.receive = receive
+        self.send = send
+        self.body = body
+        self.started = engine.clock.monotonic()
+        """Monotonic clock at which the request arrived."""
+        self.arrived = engine.fills.begun
+        """How many flights had begun by then: later ones are young (rule I6)."""
+        self.trust = Trust.VERIFIED
+        self.fill_key = request.key.text
+        """Where the response will be stored, as far as is known: below it, if the response turns out to vary."""
+
+    # ---- what may be done with what is stored ----
+
+    def choose(self, varying: Entry) -> VariantKey:
+        """The variant that answers the request."""
+        chosen = self.route.variants.choose(self.request.key, varying.vary, self.request.scope)
+        self.fill_key = chosen.text
+        return chosen
+
+    def use_of(self, found: Found, now: float) -> Use:
+        """What the request may have of a valid stored response; `now` is the monotonic clock.
+
+        Who invalidates softly allows the use of what is fresh otherwise, while it is made anew behind the client's
+        back: that takes a request whose credentials do not matter.
+        """
+        entry = found.entry
+        use = reuse.judge(
+            self.request.demands.directives,
+            age=now - entry.born,
+            lifetime=entry.lifetime,
+            stale_while_revalidate=entry.stale_while_revalidate,
+            must_revalidate=bool(entry.flags & Flag.MUST_REVALIDATE),
+        )
+        if found.stale and use is not Use.VALIDATE:
+            use = Use.WHILE_REVALIDATED
+        if use is Use.WHILE_REVALIDATED and not self.may_refresh:
+            return Use.VALIDATE
+        return use
+
+    @property
+    def may_refresh(self) -> bool:
+        """Whether the handler may run for nobody: not with a credential that is not keyed, nor to store nothing."""
+        demands = self.request.demands
+        return not (self.route.runs_dependencies or demands.credentialed or demands.directives.no_store)
+
+    def may_stand_in(self, entry: Entry, status: int | None = None) -> bool:
+        """Whether `entry` may be the answer where the handler fails, with that status code or an exception."""
+        return reuse.may_stand_in(
+            self.request.demands.directives,
+            age=self.engine.clock.monotonic() - entry.born,
+            lifetime=entry.lifetime,
+            stale_if_error=entry.stale_if_error,
+            must_revalidate=bool(entry.flags & Flag.MUST_REVALIDATE),
+            status=status,
+        )
+
+    # ---- answering ----
+
+    async def answer(
+        self, entry: Entry, tier: str, *, fresh: bool = True, stale: bool = False, collapsed: str = ""
+    ) -> None:
+        """Answer with `entry`.
+
+        Args:
+            entry: A stored response that the request may be given.
+            tier: Where it was found.
+            fresh: Whether it was judged fresh, for the tags that an outer fill takes over (rule I2).
+            stale: It is used though it is stale.
+            collapsed: Why the request would have gone to the handler, had it not waited for another one's response.
+        """
+        engine = self.engine
+        if engine.variable.get() is not None:
+            engine.inherit(entry.tags, entry.stamp, fresh=fresh)
+        told = f"{tier}-stale" if stale else tier if self.trust is Trust.VERIFIED else f"{tier}-unverified"
+        headers = render(entry, max(0, int(engine.clock.monotonic() - entry.born)), told, collapsed=collapsed)
+        scope = self.request.scope
+        if self.route.runs_dependencies:
+            through = ThroughDependencies(entry, headers, scope, self.send)
+            if not await through.run(self.app, self.receive_again(), self.engine):
+                return self.report("pass", "dependencies")
+        else:
+            await send_stored(entry, headers, scope, self.send)
+        self.route.hit_below(tier, self.started)
+
+    async def pass_by(self, reason: str, *, forward: str = "bypass") -> None:
+        """Let the handler answer the request as it came; `Cache-Status` says why."""
+        self.route.passed_by(reason)
+        self.report("pass", reason)
+        scope = self.request.scope
+        await pass_by(self.engine, self.app, scope, self.receive_again(), self.send, reason, forward)
+
+    # ---- running the handler ----
+
+    def receive_again(self) -> Receive:
+        """The request's body, also where it has been read to be keyed."""
+        return replay(self.body, self.receive) if self.route.policy.body else self.receive
+
+    def handler_scope(self) -> Scope:
+        """What a handler is given that may make a response for others."""
+        if self.route.runs_dependencies:
+            return dict(self.request.scope)
+        return self.route.keys.withhold(self.request.scope, self.request.key)
+
+    def show(self, scope: Scope) -> None:
+        """Let middleware above find what the router and the handler have put into their scope: `route`, `state`..."""
+        theirs = self.request.scope
+        for name, value in scope.items():
+            if name not in _KEPT_FROM_OUTSIDE and theirs.get(name) is not value:
+                theirs[name] = value
+
+    def report(self, outcome: str, detail: str) -> None:
+        """Tell how the request was answered; that takes no time where the cache stood aside."""
+        seconds = 0.0 if outcome == "pass" else self.engine.clock.monotonic() - self.started
+        self.engine.signals.emit(Answered(self.route.name, outcome, detail, seconds))
+
+
+async def pass_by(
+    engine: Engine, app: ASGIApp, scope: Scope, receive: Receive, send: Send, reason: str, forward: str = "bypass"
+) -> None:
+    """Run the app on the request as it came, adding only a `Cache-Status` that says why."""
+    line = (CACHE_STATUS, cache_status.forward(forward, detail=reason))
+
+    async def say_why(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), line]}
+        await send(message)
+
+    with engine.standing_aside():
+        await app(scope, receive, say_why)
