@@ -38,7 +38,7 @@ ROWS = table(
         "SHOULD NOT",
         "use one that has been stale for longer than the directive says, of a response or of a request",
         "http.wire.test_stale::test_stale_if_error_says_for_how_long",
-        "http.wire.test_stale::test_a_request_may_bound_how_stale_its_answer_is",
+        "http.wire.test_stale::test_a_request_may_allow_more_than_the_response",
     ),
     shown(
         "4",

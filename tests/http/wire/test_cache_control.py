@@ -41,7 +41,7 @@ async def test_what_is_not_known_is_ignored_and_what_is_known_is_found(w: World,
 @pytest.mark.parametrize("directive", ["no-store", "private", "no-cache"])
 @pytest.mark.parametrize(
     "form",
-    ["{}", "{upper}", "{title}", "{}=1", '{}=""', "{}=", "foo, {}", "\t{}", "{},", ',"",{}', "{}, {}", 'foo="bar, {}'],
+    ["{}", "{upper}", "{title}", "{}=@", '{}=""', "{}=", "foo, {}", "\t{}", "{},", ',"",{}', "{}, {}", 'foo="bar, {}'],
 )
 @over_sockets
 async def test_what_forbids_is_obeyed_however_it_is_written(w: World, directive: str, form: str) -> None:

@@ -92,16 +92,6 @@ async def test_a_head_that_does_not_agree_makes_it_stale(w: World, stored: list[
 
 
 @over_sockets
-async def test_what_a_head_has_made_stale_may_still_be_validated(w: World) -> None:
-    w.origin.script(Answer(FRESH, TAG, body=b"0123456789"))
-    await w.get()
-    w.origin.script(Answer(FRESH, 'ETag: "b"'))
-    await w.head("Cache-Control: no-cache")
-    w.origin.script(Answer(FRESH, TAG, status=304), Answer(FRESH, TAG, body=b"0123456789"))
-    assert (await w.get()).body == b"0123456789"
-
-
-@over_sockets
 async def test_a_head_freshens_what_is_stale(w: World) -> None:
     assert await _after_head(w, [TAG], FRESH, TAG, seconds=70)
 

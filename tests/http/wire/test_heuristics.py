@@ -8,7 +8,8 @@ from asgi_tiercache import Policy
 from tests.http.wire.world import Answer, World, in_world, over_sockets
 
 DAY = 86_400.0
-CACHEABLE = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501]
+# 451 by RFC 7725, section 3; 206 is a matter of its own.
+CACHEABLE = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 451, 501]
 NOT_CACHEABLE = [
     201,
     202,
@@ -25,7 +26,6 @@ NOT_CACHEABLE = [
     409,
     418,
     421,
-    451,
     499,
     500,
     502,

@@ -36,7 +36,6 @@ FINAL = [
     414,
     418,
     422,
-    429,
     451,
     499,
     500,
@@ -90,6 +89,13 @@ async def test_any_final_status_with_a_lifetime_is_stored(w: World, status: int)
 @over_sockets
 async def test_what_says_nothing_of_caching_is_not_stored(w: World, status: int) -> None:
     assert not await w.reuses("Content-Type: text/plain", status=status, after=0)
+
+
+@pytest.mark.parametrize("status", [428, 429, 431, 511])
+@over_sockets
+async def test_a_status_whose_definition_forbids_it_is_not_stored(w: World, status: int) -> None:
+    """RFC 6585, sections 3 to 6."""
+    assert not await w.reuses("Cache-Control: public, max-age=60", status=status)
 
 
 @over_sockets

@@ -37,7 +37,7 @@ class Answer:
     """What the origin sends, byte by byte.
 
     Args:
-        lines: Field lines; `Content-Length` is added unless there is one, or a `Transfer-Encoding`.
+        lines: Field lines; `Content-Length` is added where there is content, unless the lines speak of its length.
         status: The status code.
         body: The content; None: a text that differs from one answer to the next.
         gate: The origin waits for it before it answers.
@@ -61,14 +61,13 @@ class Answer:
     def sent(self, number: int, method: str) -> bytes:
         """All bytes of the answer to the request with that number."""
         body = self.body if self.body is not None else b"answer %d" % number
-        if self.status in _BODILESS:
-            body = b""
         lines = [_bytes(line) for line in self.lines]
+        bodiless = self.status in _BODILESS or method == "HEAD"
         names = {line.partition(b":")[0].lower() for line in lines}
-        if not names & {b"content-length", b"transfer-encoding"} and self.status not in _BODILESS:
+        if not bodiless and not names & {b"content-length", b"transfer-encoding"}:
             lines.append(b"Content-Length: %d" % len(body))
         head = b"\r\n".join((b"HTTP/1.1 %d Whatever" % self.status, *lines, b"", b""))
-        return head if method == "HEAD" else head + body[: len(body) - self.cut]
+        return head if bodiless else head + body[: len(body) - self.cut]
 
 
 @dataclass(eq=False)
