@@ -153,12 +153,12 @@ def may_stand_in(
     """Whether a stored response may be used in place of an error (section 4.2.4; RFC 5861, section 4).
 
     1. Only in place of 500, 502, 503 and 504, or of an exception.
-    2. `no-cache` in the request wants validation, and an error is none: only what the request itself says of
-       `stale-if-error` counts then.
+    2. What the request says of `stale-if-error` counts, in place of what the response says: more or less. Without
+       that, `no-cache` in the request wants validation, and an error is none.
     3. A response that is fresh, and was to be validated for the request's sake only, needs no permission.
     4. `must-revalidate` and its like forbid every stale use.
-    5. The response permits so many seconds past its freshness, the request for itself perhaps more. Its `max-age`,
-       `min-fresh` and `max-stale` do not count: the permission holds whatever else is said of freshness.
+    5. So many seconds past its freshness are permitted. The request's `max-age`, `min-fresh` and `max-stale` do not
+       count: the permission holds whatever else is said of freshness.
 
     Args:
         directives: What the request asks for.
@@ -170,10 +170,8 @@ def may_stand_in(
     """
     if status is not None and status not in ERRORS:
         return False
-    permitted = directives.stale_if_error or 0.0
-    if not directives.no_cache:
-        permitted = max(permitted, stale_if_error)
-    elif not permitted:
+    permitted = stale_if_error if directives.stale_if_error is None else directives.stale_if_error
+    if directives.no_cache and not directives.stale_if_error:
         return False
     return age < lifetime or (not must_revalidate and _within(age - lifetime, permitted))
 

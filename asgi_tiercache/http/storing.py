@@ -46,7 +46,8 @@ class Store:
         lifetime: Its `freshness_lifetime` in seconds; 0 where it must be validated at each use.
         age: Its age on arrival in seconds. In the HTTP modes it may have reached `lifetime`: the response is then
             kept to be validated, or to be used stale.
-        shared: The response says itself that it is meant for a shared cache: `public`, `s-maxage` or a targeted field.
+        shared: The response says itself that it may answer requests with credentials: `public`, `s-maxage`, a targeted
+            field, or in rfc9111 mode `must-revalidate`.
         vary: The request header fields that choose it: lower case, sorted, each once.
         must_revalidate: It must never be used stale (RFC 9111, section 4.2.4).
         stale_while_revalidate: Seconds past its freshness for which it may be used while it is validated (RFC 5861,
@@ -154,6 +155,8 @@ class _Case:
 
     @property
     def shared(self) -> bool:
+        if self.policy.mode == "rfc9111" and self.directives.grants("must-revalidate"):
+            return True  # RFC 9111, section 3.5
         return self.targeted or self.directives.grants("public") or self.directives.grants("s-maxage")
 
     @property

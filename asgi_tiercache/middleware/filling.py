@@ -144,7 +144,12 @@ class Filling:
             body=exchange.body,
             alone_counts=not exchange.route.explicit,
         )
-        fill.flight = exchange.engine.fills.lead(exchange.fill_key, fill.run, owner=tee.fill)
+
+        async def work(flight: Flight[Entry]) -> None:
+            await fill.run(flight)
+            await self._let_go(tee)
+
+        fill.flight = exchange.engine.fills.lead(exchange.fill_key, work, owner=tee.fill)
         send = ConditionalSend.around(exchange.request.scope, exchange.send, exchange.engine.clock.time)
 
         async def relay(message: Message) -> None:
@@ -175,8 +180,8 @@ class Filling:
 
         async def work(flight: Flight[Entry]) -> None:
             failed = not await fill.run_unattended(flight)
-            if not failed and tee.entry is None:  # what is not to be stored any more is not to be served any more
-                await engine.forget(request.key.text, exchange.fill_key)
+            if not failed:
+                await self._let_go(tee)
             outcome = "failed" if failed else tee.refusal or "stored"
             engine.signals.emit(Refreshed(exchange.route.name, outcome))
 
@@ -210,10 +215,19 @@ class Filling:
         try:
             with exchange.engine.running(tee.fill):
                 await app(scope, exchange.receive_again(), send)
+            await self._let_go(tee)
         finally:
             tee.abandon()
             exchange.show(scope)
             self._learn(tee)
+
+    async def _let_go(self, tee: Tee) -> None:
+        """Drop what was found, where the handler had a full answer to give that may not take its place.
+
+        What is not to be stored any more is not to be used any more (RFC 9111, section 4.3.3).
+        """
+        if self._found is not None and tee.supersedes:
+            await self._exchange.engine.forget(self._exchange.request.key.text, self._exchange.fill_key)
 
     def _validation(self, *, stand_in: bool = True) -> ValidatingApp | None:
         """The app, to be asked whether what is stored still holds; None where nothing is.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from starlette.types import Message
 
 from asgi_tiercache.engine.core import Found
@@ -16,7 +18,7 @@ from asgi_tiercache.types import Header
 class HeadExchange:
     """A HEAD request that the handler answers, while something valid is stored that might be updated.
 
-    A 200 that agrees with the stored response makes it fresh as a 304 would; one that does not ends its use.
+    A 200 that agrees with the stored response makes it fresh as a 304 would; one that does not makes it stale.
     """
 
     def __init__(self, exchange: Exchange, found: Found) -> None:
@@ -47,9 +49,11 @@ class HeadExchange:
 
     async def _apply(self, headers: list[Header]) -> None:
         """Take over what the answer says, before the client has it."""
-        stored = self._found.entry
+        stored, engine = self._found.entry, self._exchange.engine
         if not head_agrees(stored, headers):
-            await self._exchange.engine.forget(self._exchange.request.key.text, self._exchange.fill_key)
+            age = max(0.0, engine.clock.time() - stored.created)
+            stale = dataclasses.replace(stored, lifetime=min(stored.lifetime, age))
+            engine.keep(self._exchange.route.place, self._exchange.fill_key, stale)
             return
         self._tee.fill.inherit(stored.tags, self._tee.fill.stamp, fresh=True)
         updated = freshened(own_headers(stored), headers)

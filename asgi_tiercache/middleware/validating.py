@@ -113,7 +113,8 @@ class ValidatingApp:
         about = selected(self._stored, headers)
         if about:
             self.validated = about[0]
-            await self._answer(about[0], freshened(own_headers(about[0]), headers))
+            ages = [line for line in headers if line[0].lower() == b"age"]  # not stored, and yet the age of the answer
+            await self._answer(about[0], [*freshened(own_headers(about[0]), headers), *ages])
 
     async def _stand_in(self, status: int | None) -> bool:
         entry = next((entry for entry in self._stored if self._may_stand_in(entry, status)), None)

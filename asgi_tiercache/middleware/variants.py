@@ -73,15 +73,25 @@ class Variants:
         return len(known) < MAX_VARIANTS or self.choose(key, fields, scope).name in known
 
     def keep(self, entry: Entry, key: RequestKey, scope: Scope, vary: Sequence[str]) -> None:
-        """Store `entry`."""
+        """Store `entry`.
+
+        Where others are stored by other fields, the latest by their date decide which fields those are (RFC 9111,
+        section 4.1). A response that names none, because its request had none of them, is just one more variant.
+        """
         entry.vary = self._telling(vary)
+        marker = self._marker_of(key)
+        if marker is not None and entry.vary != marker.vary:
+            if not entry.vary and self.has_room(key, scope, marker.vary):
+                entry.vary = marker.vary
+            elif entry.created < marker.created:
+                return
         if not entry.vary:
             self._engine.keep(self._place, key.text, entry)
             return
         chosen = self.choose(key, entry.vary, scope)
         names = dict.fromkeys((*self._known(key, entry.vary), chosen.name))
         entry.canonical = chosen.canonical
-        until = max(_end(entry), self._end_of_marker(key, entry.vary))
+        until = _end(entry) if marker is None or marker.vary != entry.vary else max(_end(entry), _end(marker))
         self._engine.keep(self._place, chosen.text, entry)
         self._engine.keep(self._place, key.text, self._marker(entry, key, tuple(names), until))
 
@@ -110,17 +120,15 @@ class Variants:
 
     def _known(self, key: RequestKey, vary: tuple[str, ...]) -> tuple[str, ...]:
         """The variants that are known to be stored below `key`."""
-        marker = self._marker_of(key, vary)
-        return () if marker is None else tuple(value.decode("ascii") for _, value in marker.headers)
+        marker = self._marker_of(key)
+        if marker is None or marker.vary != vary:
+            return ()
+        return tuple(value.decode("ascii") for _, value in marker.headers)
 
-    def _end_of_marker(self, key: RequestKey, vary: tuple[str, ...]) -> float:
-        marker = self._marker_of(key, vary)
-        return 0.0 if marker is None else _end(marker)
-
-    def _marker_of(self, key: RequestKey, vary: tuple[str, ...]) -> Entry | None:
+    def _marker_of(self, key: RequestKey) -> Entry | None:
         now = self._engine.clock.monotonic()
         marker = self._engine.recall(self._place.bucket, key.text, key.canonical, now)
-        return marker if marker is not None and marker.status == MARKER and marker.vary == vary else None
+        return marker if marker is not None and marker.status == MARKER else None
 
     @staticmethod
     def _marker(entry: Entry, key: RequestKey, names: Sequence[str], until: float) -> Entry:

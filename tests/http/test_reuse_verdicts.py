@@ -145,10 +145,12 @@ def test_a_request_that_wants_validation_takes_no_unvalidated_answer_for_an_erro
     assert not may_stand_in(_asking("no-cache"), age=601, lifetime=600, stale_if_error=600)
 
 
-def test_a_request_extends_for_itself_what_the_response_permits() -> None:
+def test_a_request_says_for_itself_how_stale_its_answer_may_be() -> None:
     assert may_stand_in(_asking("stale-if-error=100"), age=700, lifetime=600)
     assert may_stand_in(_asking("stale-if-error=100"), age=700, lifetime=600, stale_if_error=10)
-    assert may_stand_in(_asking("stale-if-error=10"), age=700, lifetime=600, stale_if_error=100)
+    assert not may_stand_in(_asking("stale-if-error=10"), age=700, lifetime=600, stale_if_error=100)
+    assert not may_stand_in(_asking("stale-if-error=0"), age=601, lifetime=600, stale_if_error=100)
+    assert may_stand_in(_asking("stale-if-error=x"), age=700, lifetime=600, stale_if_error=100)
     assert not may_stand_in(_asking("stale-if-error=99"), age=700, lifetime=600, stale_if_error=10)
     assert not may_stand_in(_asking("stale-if-error=100"), age=700, lifetime=600, must_revalidate=True)
 
