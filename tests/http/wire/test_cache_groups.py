@@ -63,7 +63,7 @@ async def test_what_is_in_no_such_group_stays(w: World, groups: list[str], inval
     assert await _stays(w, groups, f"Cache-Group-Invalidation: {invalidated}")
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE", "QUERY"])
 @over_sockets
 async def test_a_safe_request_invalidates_no_group(w: World, method: str) -> None:
     assert await _stays(w, ['"one"'], 'Cache-Group-Invalidation: "one"', method=method)
