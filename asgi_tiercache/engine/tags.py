@@ -43,6 +43,16 @@ def path_tags(path: str) -> tuple[str, str]:
     return path_tag(endpoint(path, hash_path=False)), path_tag(endpoint(path, hash_path=True))
 
 
+def site_tag(site: str, path: str) -> str:
+    """What unsafe methods invalidate: every query and variant of a path on one host, both given as in a key."""
+    return f"*at:{site}:{path}"
+
+
+def site_tags(site: str, path: str) -> tuple[str, str]:
+    """The same of a path given as the application sees it: as it appears in keys, in clear and hashed."""
+    return site_tag(site, endpoint(path, hash_path=False)), site_tag(site, endpoint(path, hash_path=True))
+
+
 def group_tags(headers: Iterable[Header]) -> tuple[str, ...]:
     """The tags that a response gives itself with `Cache-Groups` (RFC 9875): those of users, by the same names."""
     return tuple(map(tolerant_tag, groups(headers)))

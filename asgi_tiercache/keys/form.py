@@ -31,6 +31,8 @@ class RequestKey(NamedTuple):
     """The query string that the handler may see."""
     user: str | None
     """`user_hash` of what `user=` returned; None without `user=`."""
+    site: str = ""
+    """The host, escaped likewise: for the implicit tag of what unsafe methods invalidate."""
     selective: bool = False
     """The request has a condition or a range, which its key does not tell: it may be answered with less than all."""
     partial: bool = False
@@ -100,6 +102,7 @@ class RequestForm:
             path=self._endpoint(root + seen.path),
             query=query,
             user=sha256(seen.user[1:]).hex() if self._policy.user is not None else None,
+            site=site_of(seen.host, seen.scheme),
             selective=any(name in SELECTIVE for name, _ in seen.headers),
             partial=any(name == b"range" for name, _ in seen.headers),
         )
@@ -108,7 +111,7 @@ class RequestForm:
         """Method, scheme, host and paths. Both paths count: what rewrites one may leave the other as it was."""
         yield encoded("GET" if seen.method == "HEAD" else seen.method)
         yield encoded(seen.scheme)
-        yield _host(seen)
+        yield _host(seen.host, seen.scheme)
         raw_path = b"-" if seen.raw_path is None else b"=" + seen.raw_path
         paths = (encoded(seen.root_path), encoded(seen.path), raw_path)
         yield from map(sha256, paths) if self._policy.hash_path else paths
@@ -140,10 +143,15 @@ def user_hash(user: str | bytes | int) -> str:
     return sha256(user if isinstance(user, bytes) else encoded(str(user))).hex()
 
 
-def _host(seen: Seen) -> bytes:
-    if isinstance(seen.host, bytes):
-        return b"=" + normal_host(seen.host, seen.scheme)
-    return b"-" + frame(*(encoded(str(part)) for part in seen.host))
+def site_of(host: bytes | tuple[object, ...], scheme: str) -> str:
+    """The host of a request, or the server's address where it names none, as it stands in implicit tags."""
+    return endpoint(_host(host, scheme), hash_path=False)
+
+
+def _host(host: bytes | tuple[object, ...], scheme: str) -> bytes:
+    if isinstance(host, bytes):
+        return b"=" + normal_host(host, scheme)
+    return b"-" + frame(*(encoded(str(part)) for part in host))
 
 
 def missing_root(root_path: str, path: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 from asgi_tiercache.engine.core import Engine, Place
-from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, user_tag
+from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, site_tag, user_tag
 from asgi_tiercache.keys.request import RequestKey, RequestKeys
 from asgi_tiercache.keys.template import Template
 from asgi_tiercache.middleware.variants import Variants
@@ -86,7 +86,7 @@ class Route:
         A template whose parameter the request does not carry gives no tag: there is nothing that it could name.
         """
         rendered = self._rendered(path_params, key) if self._templates else ()
-        implicit = (key_tag(key.text), path_tag(key.path), route_tag(self.name))
+        implicit = (key_tag(key.text), path_tag(key.path), site_tag(key.site, key.path), route_tag(self.name))
         return (*rendered, *implicit, *((user_tag(key.user),) if key.user is not None else ()))
 
     def _rendered(self, path_params: Mapping[str, object], key: RequestKey) -> tuple[str, ...]:

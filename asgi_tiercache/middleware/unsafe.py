@@ -14,9 +14,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.fill import Fill
-from asgi_tiercache.engine.tags import invalidated_group_tags, path_tags
+from asgi_tiercache.engine.tags import invalidated_group_tags, site_tags
 from asgi_tiercache.http.unsafe import TargetURI, is_success, referred, represents_target
-from asgi_tiercache.keys.form import missing_root, quoted
+from asgi_tiercache.keys.form import missing_root, quoted, site_of
 from asgi_tiercache.keys.request import Pass, RequestKey
 from asgi_tiercache.keys.withhold import BODY_HEADERS
 from asgi_tiercache.middleware.purging import PurgingApp
@@ -79,9 +79,10 @@ class UnsafeRequest:
             return ()
         scope = self._scope
         headers: Sequence[Header] = list(start.get("headers", ()))
-        tags: tuple[str, ...] = path_tags(_path(scope)) if self._may_store else ()
+        site = _site(scope)
+        tags: tuple[str, ...] = site_tags(site, _path(scope)) if self._may_store else ()
         if any(name.lower().endswith(b"location") for name, _ in headers):
-            tags += tuple(tag for path in self._referred(headers) for tag in path_tags(path))
+            tags += tuple(tag for path in self._referred(headers) for tag in site_tags(site, path))
         return tuple(dict.fromkeys((*tags, *invalidated_group_tags(headers))))
 
     def _referred(self, headers: Sequence[Header]) -> list[str]:
@@ -176,7 +177,7 @@ class PostAnswer:
 
     def _is_untouched_by(self, outbox: Outbox, entry: Entry) -> bool:
         purged = {tag for order, _ in outbox.purges for tag in order.tags}
-        path = {*path_tags(_path(self._scope))}
+        path = {*site_tags(_site(self._scope), _path(self._scope))}
         vouched_for = len(outbox.purges) == 1 and purged.intersection(entry.tags) <= path
         return vouched_for and path.isdisjoint(self.fill.tags)
 
@@ -217,6 +218,12 @@ def target_uri(scope: Scope) -> TargetURI:
         path=(quoted(missing_root(scope.get("root_path", ""), path)) + raw_path).decode("latin-1"),
         query=scope["query_string"].decode("latin-1"),
     )
+
+
+def _site(scope: Scope) -> str:
+    """The host as it stands in implicit tags. Nothing is invalidated for another (RFC 9111, section 4.4)."""
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    return site_of(hosts[0] if hosts else tuple(scope.get("server") or ()), scope.get("scheme", "http"))
 
 
 def _path(scope: Scope) -> str:

@@ -51,4 +51,4 @@ def purges_of(cache: TierCache) -> int:
     """How many invalidations stand in the log of a memory-only cache, those apart that requests make of their paths."""
     log = cache.engine.invalidation.log
     assert isinstance(log, ProcessLog)
-    return sum(not all(tag.startswith("*path:") for tag in record.purge.tags) for record in log.records)
+    return sum(not all(tag.startswith("*at:") for tag in record.purge.tags) for record in log.records)

@@ -30,7 +30,7 @@ ROWS = table(
         "invalidate what is in the groups that the answer to an unsafe request lists",
         "http.wire.test_cache_groups::test_an_unsafe_request_may_invalidate_groups",
         "http.wire.test_cache_groups::test_what_is_in_no_such_group_stays",
-        "http.wire.test_cache_groups::test_groups_end_at_the_origin",
+        "http.wire.test_cache_groups::test_the_groups_of_one_app_are_those_of_all_its_hosts",
     ),
     shown(
         "3",
