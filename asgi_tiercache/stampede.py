@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Generic, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
@@ -112,37 +112,61 @@ class Flights(Generic[T]):
 class SharedReads(Generic[T]):
     """One read for all who want the same at the same time, made by the first of them in its own task.
 
-    Lighter than a flight: nothing is started. If the reader is cancelled, one of those who wait reads instead.
+    Lighter than a flight: nothing is started. If the reader is cancelled, one of those who wait reads instead. Readers
+    are told whether they are alone on their event loop, or should rather ask together with others.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[asyncio.AbstractEventLoop, str], list[asyncio.Future[T]]] = {}
+        self._under_way: dict[asyncio.AbstractEventLoop, dict[object, list[asyncio.Future[T]]]] = {}
+        """Per loop, what is being read, and who waits for it; absent where nothing is."""
 
     def __repr__(self) -> str:
-        return f"<SharedReads under_way={len(self._waiting)}>"
+        return f"<SharedReads under_way={sum(map(len, self._under_way.values()))}>"
 
-    async def read(self, key: str, work: Callable[[*Args], Coroutine[Any, Any, T]], *args: *Args) -> T:
-        """What `work(*args)` returns, or what it returned to whoever was reading `key` already."""
+    async def read(self, key: str, work: Callable[[bool, *Args], Coroutine[Any, Any, T]], *args: *Args) -> T:
+        """What `work(alone, *args)` returns, or what it returned to whoever was reading `key` already.
+
+        `alone`: no other read was under way on this loop, and none was announced by `together`.
+        """
         loop = asyncio.get_running_loop()
-        mine = (loop, key)
-        while (waiting := self._waiting.get(mine)) is not None:
+        while (reading := self._under_way.get(loop)) is not None and key in reading:
             turn: asyncio.Future[T] = loop.create_future()
-            waiting.append(turn)
+            reading[key].append(turn)
             with contextlib.suppress(_UnreadError):
                 return await turn
-        self._waiting[mine] = waiting = []
+        alone = reading is None
+        if reading is None:
+            reading = self._under_way[loop] = {}
+        waiting: list[asyncio.Future[T]] = []
+        reading[key] = waiting
         try:
-            result = await work(*args)
+            result = await work(alone, *args)
         except BaseException:
             for turn in _not_done(waiting):
                 turn.set_exception(_UnreadError())
             raise
         finally:
-            del self._waiting[mine]
+            del reading[key]
+            if not reading:
+                del self._under_way[loop]
         if waiting:
             for turn in _not_done(waiting):
                 turn.set_result(result)
         return result
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A context for several reads: none of them is alone."""
+        loop = asyncio.get_running_loop()
+        reading = self._under_way.setdefault(loop, {})
+        announced = object()  # stands there like the key of a read
+        reading[announced] = []
+        try:
+            yield
+        finally:
+            del reading[announced]
+            if not reading:
+                del self._under_way[loop]
 
 
 def _not_done(turns: list[asyncio.Future[T]]) -> list[asyncio.Future[T]]:

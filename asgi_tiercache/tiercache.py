@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import os
@@ -328,8 +327,7 @@ class TierCache(Purging):
         wanted = list(dict.fromkeys(keys))
         if self.disabled:
             return {}
-        stack = self.engine.stack
-        with contextlib.nullcontext() if stack is None else stack.together():
+        with self.engine.reads.together():
             found = await asyncio.gather(*(self._values.get(self._call(key)) for key in wanted))
         return {key: value[0] for key, value in zip(wanted, found, strict=True) if value is not None}
 

@@ -167,10 +167,12 @@ class Read:
     def __init__(self, value: int = 7) -> None:
         self.go = asyncio.Event()
         self.calls = 0
+        self.alone: list[bool] = []
         self._value = value
 
-    async def __call__(self) -> int:
+    async def __call__(self, alone: bool) -> int:
         self.calls += 1
+        self.alone.append(alone)
         await self.go.wait()
         return self._value
 
@@ -248,7 +250,7 @@ def test_a_read_that_fails_fails_its_reader_and_the_others_try_themselves() -> N
         reads: SharedReads[int] = SharedReads()
         calls: list[int] = []
 
-        async def read() -> int:
+        async def read(alone: bool) -> int:
             calls.append(1)
             await asyncio.sleep(0)
             if len(calls) == 1:
@@ -260,6 +262,51 @@ def test_a_read_that_fails_fails_its_reader_and_the_others_try_themselves() -> N
         assert len(calls) == 2
 
     asyncio.run(body())
+
+
+def test_a_read_is_told_whether_another_is_under_way_on_its_loop() -> None:
+    reads: SharedReads[int] = SharedReads()
+
+    async def body() -> None:
+        read = Read()
+        tasks = [asyncio.create_task(reads.read(key, read)) for key in "aabc"]
+        await ticks(2)
+        asyncio.get_running_loop().call_soon(read.go.set)
+        await asyncio.gather(*tasks)
+        assert await reads.read("d", read) == 7
+        assert read.alone == [True, False, False, True]
+
+    asyncio.run(body())
+    asyncio.run(body())
+
+
+def test_reads_made_together_are_not_alone_even_if_each_ends_at_once() -> None:
+    reads: SharedReads[int] = SharedReads()
+
+    async def body() -> None:
+        read = Read()
+        read.go.set()
+        with reads.together():
+            with reads.together():
+                await reads.read("a", read)
+            await reads.read("b", read)
+        await reads.read("c", read)
+        assert read.alone == [False, False, True]
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_loop_that_ends_while_reads_are_under_way_leaves_nothing_behind(turns: int) -> None:
+    reads: SharedReads[int] = SharedReads()
+
+    async def leaves() -> None:
+        tasks = [asyncio.create_task(reads.read(key, Read())) for key in "aba"]
+        await ticks(turns)
+        assert not any(task.done() for task in tasks)
+
+    asyncio.run(leaves())
+    assert reads._under_way == {}
 
 
 # ---- unshareable ----

@@ -72,7 +72,8 @@ class Engine:
         self._refreshing = 0
         self._kept = 0
         """How many entries have been stored; tells a read whether it may have been overtaken."""
-        self._reads: SharedReads[Found | None] = SharedReads()
+        self.reads: SharedReads[Found | None] = SharedReads()
+        """What is being read from lower tiers."""
         self.reporters: list[Callable[[], None]] = []
         """Called before statistics are read: who has signals to catch up on emits them."""
         self.variable: ContextVar[Fill | None] = ContextVar("asgi_tiercache.current", default=None)
@@ -155,7 +156,7 @@ class Engine:
         stack = self.stack
         if stack is None or (found is not None and found.usable(self.clock.monotonic())):
             return found
-        read = await self._reads.read(key, self._read, stack, place, key, canonical)
+        read = await self.reads.read(key, self._read, stack, place, key, canonical)
         # A read may be shared by requests that arrived while it was under way, so each judges what it gets (I6).
         if (
             read is not None
@@ -186,9 +187,9 @@ class Engine:
             return None
         return found._replace(stale=True) if verdict is Verdict.STALE else found
 
-    async def _read(self, stack: Stack, place: Place, key: str, canonical: bytes) -> Found | None:
+    async def _read(self, alone: bool, stack: Stack, place: Place, key: str, canonical: bytes) -> Found | None:
         kept = self._kept
-        located = await stack.get(key)
+        located = await stack.get(key, alone=alone)
         if located is None or located[0].canonical != canonical:
             return None
         entry, tier = located

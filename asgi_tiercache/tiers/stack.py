@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from asgi_tiercache.codec.entries import HEAD, Rejected, decode, encode, stamp_of
 from asgi_tiercache.signals import EntryRejected, Signals
@@ -19,12 +19,12 @@ Located = tuple[Entry, str]
 class _Level:
     """One tier, with what the stack keeps beside it."""
 
-    __slots__ = ("name", "queue", "reads", "tier")
+    __slots__ = ("batched", "name", "queue", "tier")
 
     def __init__(self, tier: Tier, *, signals: Signals, max_queued: int, max_queued_bytes: int) -> None:
         self.name = tier.name
         self.tier = tier
-        self.reads = Batched(tier)
+        self.batched = Batched(tier)
         self.queue = WriteQueue(tier, signals=signals, max_entries=max_queued, max_bytes=max_queued_bytes)
 
 
@@ -54,11 +54,18 @@ class Stack:
             _Level(tier, signals=signals, max_queued=max_queued, max_queued_bytes=max_queued_bytes) for tier in tiers
         ]
 
-    async def get(self, key: str) -> Located | None:
-        """The entry under `key`, undecided whether it is still fresh or valid."""
+    async def get(self, key: str, *, alone: bool = True) -> Located | None:
+        """The entry under `key`, undecided whether it is still fresh or valid.
+
+        Args:
+            key: What it was put in under.
+            alone: Ask at once; if not, together with whoever else comes in this tick of the loop.
+        """
         for depth, level in enumerate(self._levels):
             # What is on its way to the tier counts as there: a worker reads its own writes.
-            data = level.queue.peek(key) or await level.reads.get(key)
+            data = level.queue.peek(key)
+            if data is None:
+                data = (await level.tier.get_many((key,)))[0] if alone else await level.batched.get(key)
             if data is None:
                 continue
             entry = decode(data)
@@ -69,14 +76,6 @@ class Stack:
                 self._promote(depth, key, data, entry)
             return entry, level.name
         return None
-
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """A context for several calls of `get` at the same time: each tier is asked once for all of them."""
-        with contextlib.ExitStack() as contexts:
-            for level in self._levels:
-                contexts.enter_context(level.reads.together())
-            yield
 
     def put(self, key: str, entry: Entry, *, compress: bool, ttl: float) -> None:
         """Queue `entry` for every tier; returns at once.
@@ -133,7 +132,7 @@ class Stack:
     async def aclose(self, within: float = 5.0) -> None:
         """Flush for at most `within` seconds, and let go of what the tiers hold for the running event loop."""
         await asyncio.gather(*(level.queue.aclose(within) for level in self._levels))
-        await asyncio.gather(*(level.reads.aclose() for level in self._levels))
+        await asyncio.gather(*(level.tier.aclose() for level in self._levels))
 
     def __repr__(self) -> str:
         return f"<Stack {' then '.join(level.name for level in self._levels) or 'without tiers'}>"

@@ -33,58 +33,16 @@ def gets(tier: ScriptedTier, keys: Sequence[str]) -> list[bytes | None]:
     return asyncio.run(body())
 
 
-def test_one_caller_gets_its_key_and_no_task_is_made_for_it() -> None:
-    tier = filled("a")
-
-    async def body() -> None:
-        batched = Batched(tier)
-        alone = asyncio.all_tasks()
-
-        async def get_many(keys: Sequence[str]) -> list[bytes | None]:
-            assert asyncio.all_tasks() == alone
-            return [b"answer"]
-
-        tier.get_many = get_many  # type: ignore[method-assign]
-        assert await batched.get("a") == b"answer"
-
-    asyncio.run(body())
-
-
-def test_a_lone_caller_is_not_held_up_by_a_turn_of_the_loop() -> None:
-    tier = filled("a")
-
-    async def body() -> None:
-        with pytest.raises(StopIteration) as answer:
-            Batched(tier).get("a").send(None)
-        assert answer.value.value == b"a"
-
-    asyncio.run(body())
-
-
-def test_of_the_calls_of_one_tick_the_first_is_sent_at_once_and_the_others_together() -> None:
+def test_the_calls_of_one_tick_are_one_read() -> None:
     tier = filled("a", "c")
     assert gets(tier, ["a", "b", "c", "d"]) == [b"a", None, b"c", None]
-    assert [sorted(keys) for keys in tier.reads] == [["a"], ["b", "c", "d"]]
-
-
-def test_calls_made_together_are_one_read_even_of_a_tier_that_answers_at_once() -> None:
-    tier = filled("a", "b", "c")
-
-    async def body() -> list[bytes | None]:
-        batched = Batched(tier)
-        with batched.together():
-            found = await asyncio.gather(*(batched.get(key) for key in "abc"))
-        assert await batched.get("a") == b"a"
-        return found
-
-    assert asyncio.run(body()) == [b"a", b"b", b"c"]
-    assert [sorted(keys) for keys in tier.reads] == [["a", "b", "c"], ["a"]]
+    assert tier.reads == [("a", "b", "c", "d")]
 
 
 def test_a_batch_asks_for_the_same_key_once() -> None:
     tier = filled("a", "b")
     assert gets(tier, ["b", "a", "a", "c", "a"]) == [b"b", b"a", b"a", None, b"a"]
-    assert [sorted(keys) for keys in tier.reads] == [["b"], ["a", "c"]]
+    assert tier.reads == [("b", "a", "c")]
 
 
 def test_a_caller_who_comes_after_a_batch_was_sent_waits_for_no_answer_but_its_own() -> None:
@@ -95,7 +53,7 @@ def test_a_caller_who_comes_after_a_batch_was_sent_waits_for_no_answer_but_its_o
         tier.hang()
         stuck = [asyncio.create_task(batched.get(key)) for key in "ab"]
         await ticks(3)
-        assert tier.reads == [("a",), ("b",)]
+        assert tier.reads == [("a", "b")]
         tier.go_on()
         assert await batched.get("c") == b"c"
         await asyncio.gather(*stuck)
@@ -123,14 +81,7 @@ def test_more_keys_than_one_call_takes_are_split() -> None:
     keys = [str(number) for number in range(MAX_KEYS + 10)]
     tier = filled(*keys)
     assert gets(tier, keys) == [key.encode() for key in keys]
-    assert sorted(map(len, tier.reads)) == [1, 9, MAX_KEYS]
-
-
-def test_a_list_of_keys_is_split_likewise_and_keeps_its_order() -> None:
-    keys = [str(number) for number in range(2 * MAX_KEYS + 1)]
-    tier = filled(*keys)
-    assert asyncio.run(Batched(tier).get_many(keys)) == [key.encode() for key in keys]
-    assert sorted(map(len, tier.reads)) == [1, MAX_KEYS, MAX_KEYS]
+    assert sorted(map(len, tier.reads)) == [10, MAX_KEYS]
 
 
 @pytest.mark.parametrize("cancelled", [{0}, {1}, {2}, {3}, {0, 1}, {1, 2}, {0, 2}, {1, 2, 3}])
@@ -199,7 +150,7 @@ def test_a_read_under_way_survives_garbage_collection() -> None:
         callers = asyncio.gather(*(batched.get("a") for _ in range(3)))
         await ticks(3)
         gc.collect()
-        assert len(answers) == 2
+        assert len(answers) == 1
         for reference in answers:
             answer = reference()
             assert answer is not None
@@ -221,7 +172,7 @@ def test_it_serves_one_loop_after_another() -> None:
         return list(await callers)
 
     assert asyncio.run(both()) == asyncio.run(both()) == [b"a", b"b"]
-    assert (batched._busy, batched._open) == ({}, {})
+    assert batched._open == {}
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
@@ -236,19 +187,4 @@ def test_a_loop_that_ends_while_callers_wait_leaves_nothing_behind(turns: int) -
         assert not any(caller.done() for caller in callers)
 
     asyncio.run(leaves())
-    assert (batched._busy, batched._open, batched._tasks) == ({}, {}, set())
-
-
-def test_writing_deleting_and_closing_go_through() -> None:
-    tier = filled()
-
-    async def body() -> None:
-        batched = Batched(tier)
-        await batched.set_many([Write("a", b"1", 60.0), Write("b", b"2", 60.0)])
-        await batched.delete_many(["a"])
-        assert await batched.get_many(["a", "b"]) == [None, b"2"]
-        await batched.ping()
-        await batched.aclose()
-
-    asyncio.run(body())
-    assert (tier.pings, tier.closed) == (1, 1)
+    assert (batched._open, batched._tasks) == ({}, set())

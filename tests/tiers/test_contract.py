@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from asgi_tiercache.testing import ScriptedTier, TickingClock
-from asgi_tiercache.tiers.batch import Batched
 from asgi_tiercache.tiers.breaker import Breaker
 from asgi_tiercache.tiers.guard import Guarded
 from asgi_tiercache.tiers.redis import RedisLink, RedisTier
@@ -20,7 +19,7 @@ from tests.tiers import doubles
 from tests.tiers.doubles import Recorder, until
 
 SERVERS = [*BINARIES, "cluster", "sentinel"]
-KINDS = ["own", "scripted", *(f"{kind} {server}" for server in SERVERS for kind in ("redis", "guarded", "batched"))]
+KINDS = ["own", "scripted", *(f"{kind} {server}" for server in SERVERS for kind in ("redis", "guarded"))]
 _prefixes = itertools.count()
 
 Opened = Callable[[Callable[[Tier], Awaitable[None]]], None]
@@ -48,12 +47,10 @@ def opened(request: pytest.FixtureRequest) -> Opened:
     tier: Tier = doubles.ScriptedTier() if kind == "own" else ScriptedTier(clock=RunningClock())
     if server:
         tier = RedisTier(RedisLink(url_of(server, request)), prefix=f"contract{next(_prefixes)}:")
-    if kind in ("guarded", "batched"):
+    if kind == "guarded":
         signals = Recorder()
         breaker = Breaker(tier=tier.name, deadline=5.0, clock=SystemClock(), signals=signals)
         tier = Guarded(tier, breaker, clock=SystemClock(), signals=signals)
-    if kind == "batched":
-        tier = Batched(tier)
 
     async def run(body: Callable[[Tier], Awaitable[None]]) -> None:
         try:

@@ -7,8 +7,9 @@ import pytest
 from asgi_tiercache.codec.entries import encode
 from asgi_tiercache.errors import CodecError
 from asgi_tiercache.signals import EntryRejected
+from asgi_tiercache.stampede import SharedReads
 from asgi_tiercache.testing import TickingClock
-from asgi_tiercache.tiers.stack import Stack
+from asgi_tiercache.tiers.stack import Located, Stack
 from asgi_tiercache.types import Entry, Write
 from tests.tiers.doubles import Recorder, ScriptedTier, an_entry, ticks
 
@@ -27,8 +28,8 @@ class Bench:
         await tier.set_many([Write(key, encode(entry), 60.0)])
         tier.writes.clear()
 
-    async def found(self, key: str) -> tuple[bytes, str] | None:
-        located = await self.stack.get(key)
+    async def found(self, key: str, *, alone: bool = True) -> tuple[bytes, str] | None:
+        located = await self.stack.get(key, alone=alone)
         return located and (located[0].body, located[1])
 
 
@@ -110,14 +111,25 @@ def test_bytes_that_are_no_entry_are_a_miss_and_reported_and_the_next_tier_is_as
     assert rejected.reason
 
 
+def test_who_is_alone_is_not_held_up_by_a_turn_of_the_loop() -> None:
+    bench = Bench()
+    asyncio.run(bench.store(bench.l2, "a", bench.entry()))
+
+    async def body() -> None:
+        with pytest.raises(StopIteration) as answer:
+            bench.found("a").send(None)
+        assert answer.value.value == (b"body", "L2")
+
+    asyncio.run(body())
+
+
 def test_keys_asked_for_together_are_asked_of_each_tier_once() -> None:
     bench = Bench()
 
     async def body() -> None:
         await bench.store(bench.l2, "a", bench.entry(b"A"))
         await bench.store(bench.l3, "b", bench.entry(b"B"))
-        with bench.stack.together():
-            found = await asyncio.gather(*(bench.found(key) for key in ("b", "none", "a", "b")))
+        found = await asyncio.gather(*(bench.found(key, alone=False) for key in ("b", "none", "a", "b")))
         assert found == [(b"B", "L3"), None, (b"A", "L2"), (b"B", "L3")]
         await bench.stack.flush()
 
@@ -129,10 +141,14 @@ def test_keys_asked_for_together_are_asked_of_each_tier_once() -> None:
 def test_concurrent_gets_are_two_reads_per_tier() -> None:
     bench = Bench()
 
+    async def get(alone: bool, key: str) -> Located | None:
+        return await bench.stack.get(key, alone=alone)
+
     async def body() -> None:
         bench.l2.hang()
         bench.l3.hang()
-        callers = asyncio.gather(*(bench.stack.get(key) for key in "abcdef"))
+        reads: SharedReads[Located | None] = SharedReads()
+        callers = asyncio.gather(*(reads.read(key, get, key) for key in "abcdef"))
         for tier in (bench.l2, bench.l3):
             await ticks(5)
             tier.go_on()
