@@ -10,6 +10,7 @@ from starlette.types import Message, Scope
 
 from asgi_tiercache.engine.core import Found
 from asgi_tiercache.engine.fill import Fill
+from asgi_tiercache.http.conditional import CONDITIONAL_METHODS
 from asgi_tiercache.http.reuse import Use
 from asgi_tiercache.invalidation.knowledge import Verdict
 from asgi_tiercache.keys.withhold import PARTIAL_AND_CONDITIONAL
@@ -236,7 +237,8 @@ class Filling:
         """
         exchange, found = self._exchange, self._found
         stored = [found.entry] if found is not None and not found.stale else []
-        if not (stored or self._others) or not exchange.route.validates:
+        asks = exchange.request.scope["method"] in CONDITIONAL_METHODS  # what POST has brought is not validated
+        if not asks or not (stored or self._others) or not exchange.route.validates:
             return None
 
         def may_stand_in(entry: Entry, status: int | None) -> bool:
