@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_tiercache.engine.core import Engine, Found
 from asgi_tiercache.http import cache_status, reuse
-from asgi_tiercache.http.reuse import Use
+from asgi_tiercache.http.reuse import NO_DIRECTIVES, Use
 from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.middleware.answer import ThroughDependencies, render, send_stored
 from asgi_tiercache.middleware.body import replay
@@ -80,10 +80,13 @@ class Exchange:
         Who invalidates softly allows the use of what is fresh otherwise, while it is made anew behind the client's
         back: that takes a request whose credentials do not matter.
         """
-        entry = found.entry
+        entry, directives = found.entry, self.request.demands.directives
+        age = now - entry.born
+        if age < entry.lifetime and directives is NO_DIRECTIVES and not found.stale:
+            return Use.FRESH  # most often; the rest would be felt in a hit
         use = reuse.judge(
-            self.request.demands.directives,
-            age=now - entry.born,
+            directives,
+            age=age,
             lifetime=entry.lifetime,
             stale_while_revalidate=entry.stale_while_revalidate,
             must_revalidate=bool(entry.flags & Flag.MUST_REVALIDATE),
