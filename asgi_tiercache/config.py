@@ -76,18 +76,18 @@ class Policy:
     Args:
         methods: The methods that are looked up: `"GET"`, which HEAD goes with, `"POST"`, `"QUERY"`. The last two need
             `body=True`; a POST under such a policy counts as a question, which changes nothing.
-        ttl: Freshness of what is stored. None leaves it to the response (HTTP mode only). At most 31 days
-            count.
-        l1_ttl: Bounds the copy in this process; default: `ttl`.
+        ttl: Freshness of what is stored. None leaves it to the response; under an explicit policy that takes
+            `status_ttl`. At most 31 days count.
+        l1_ttl: Bounds the copy in this process; None: it stays as long as the response is kept.
         status_ttl: Freshness by status code, before `ttl`; each status named here is stored. 0: never stored.
-        statuses: The status codes that are stored.
-        retention: How long a response is kept past its freshness, to be validated or to stand in for a failing
-            handler; the response's own stale directives extend it. None: an hour in HTTP mode, 0 under an explicit
-            policy.
+        statuses: The status codes that are stored under an explicit policy; in HTTP mode those that `ttl` counts for.
+        retention: How long a response is kept past its freshness, to be validated or, in HTTP mode, to stand in for a
+            failing handler; the response's own stale directives extend it. None: an hour in HTTP mode for what can be
+            validated or used stale, 0 under an explicit policy.
         region: The part of L1 that holds the entries.
         tags: Templates such as `"video:{video_id}"`, filled from path and query parameters or bound arguments.
-        query: The only query parameters that count, for the key and for the handler.
-        drop_query: Query parameters that do not count; `"utm_*"` drops every name with that beginning.
+        query: The only query parameters that count, for the key and for the handler. In HTTP mode all do.
+        drop_query: Query parameters that do not count; `"utm_*"` drops every name with that beginning. Likewise.
         vary_on: Request headers that are part of the key.
         cookies: Cookies that are part of the key; the handler receives no others.
         user: Takes the ASGI scope, returns who is asking. Part of the key; covers every credential. Where it
@@ -100,13 +100,16 @@ class Policy:
         hash_path: The path appears in keys, logs and statistics only as a hash.
         strict: Withhold from the handler every request header that is neither keyed nor merely negotiates or traces.
         dependencies: `"always"` runs a FastAPI route's dependencies on hits, too, and skips only the handler.
-        downstream: What the client is told in `Cache-Control`: `"keep"` what the handler said, `"remove"` it, or a
-            value to send instead.
+        downstream: What the client is told in `Cache-Control` with a response that is stored: `"keep"` what the
+            handler said, `"remove"` it, or a value to send instead. In HTTP mode, only with `"keep"` is what is stale
+            validated.
         max_body: Larger responses are passed on and not stored.
-        request_directives: Whether `Cache-Control` in requests counts (HTTP mode only); False: no client forces a miss.
+        request_directives: Whether `Cache-Control` and `Pragma` in requests count (HTTP mode only); False: no client
+            forces a miss.
         files: Files up to this size, sent by path (`http.response.pathsend`), are read and stored; 0: none are.
         compress: Deflate bodies at rest in lower tiers.
-        etag: Generate an `ETag` from the content where the handler gives none.
+        etag: Generate an `ETag` from the content of a 200 where the handler gives none; from the second answer on, as
+            the first streams.
         per_user: A route with this policy needs `user=`; without it the policy is refused at start.
         verify: Ask the log of invalidations on every read: no lag, at the price of a question to Redis each time, and
             of no hits while it cannot be asked.
@@ -160,14 +163,17 @@ class Policy:
     def http(cls, **options: Any) -> Policy:
         """What routes get that nobody named: stored only where the response itself says so.
 
-        RFC 9111 without heuristics; a request with any credential, cookies included, only meets responses that
-        say `public`, `s-maxage` or carry a targeted field.
+        RFC 9111 without heuristics, and stricter in two points: a request with any credential, cookies included, only
+        meets responses that say `public`, `s-maxage` or carry a targeted field, and what sets a cookie is not stored.
         """
         return cls(**{"mode": "http", "strict": False, **options})
 
     @classmethod
     def rfc9111(cls, **options: Any) -> Policy:
-        """The shared cache of RFC 9111 as it stands: heuristic freshness included, cookies no obstacle."""
+        """The shared cache of RFC 9111 as it stands: heuristic freshness included, cookies no obstacle.
+
+        A response with `Set-Cookie` is stored, too, and hands the cookie to everybody (section 7.3).
+        """
         return cls(**{"mode": "rfc9111", "strict": False, **options})
 
     def but(self, **changes: Any) -> Policy:
