@@ -195,7 +195,7 @@ class Engine:
         entry, tier = located
         if not self._timed(entry, place.policy):
             return None
-        current = self.invalidation.current(entry)
+        current = self.invalidation.judge_here(entry) is Verdict.FRESH
         stale = False
         if not current:
             verdict = await self.invalidation.judge(entry)

@@ -135,9 +135,9 @@ class Invalidation:
         if entry.checked == version:
             return Verdict.FRESH
         # What is held first: once it is sent, the map knows of it.
-        held = self._held.judge(entry) if self._held.waiting else Verdict.FRESH
+        held = self._held.judge(entry) if self._held.waiting else None
         verdict = knowledge.judge(entry)
-        if held is not Verdict.FRESH:
+        if held is not None:
             verdict = _worse(held, verdict)
         if verdict is Verdict.FRESH:
             entry.checked = version
