@@ -245,6 +245,11 @@ class Policy:
         for name in self.drop_query:
             if self.query is not None and name in self.query:
                 raise ConfigError("drop_query", f"{name!r} is in query= as well")
+        for option in ("query", "drop_query"):
+            if self.mode != "explicit" and getattr(self, option):
+                raise ConfigError(
+                    option, "needs an explicit policy: to HTTP every URI is another resource, as it is sent"
+                )
         if not isinstance(self.version, str):
             raise ConfigError("version", f"must be a text, not {self.version!r}")
         if not isinstance(self.downstream, str) or re.search(r"[^\x20-\x7e]", self.downstream):

@@ -96,6 +96,8 @@ def test_only_the_session_preset_insists_on_a_user() -> None:
         ("region", lambda: Policy(ttl=1, region="big")),  # type: ignore[arg-type]
         ("version", lambda: Policy(ttl=1, version=2)),  # type: ignore[arg-type]
         ("etag", lambda: Policy(ttl=1, etag="W/")),  # type: ignore[arg-type]
+        ("query", lambda: Policy.http(query=["q"])),
+        ("drop_query", lambda: Policy.rfc9111(drop_query=["utm_*"])),
         ("policy", lambda: Policy(ttl=1).but(ttll=2)),
         ("ttl", lambda: STATIC.but(ttl=-2)),
     ],

@@ -50,6 +50,7 @@ class Filling:
         self._exchange = exchange
         self._found = found
         self._others = others
+        self._waited = False
 
     async def follow_or_fill(self) -> None:
         """Answer the request with a new response."""
@@ -70,6 +71,7 @@ class Filling:
                 break
             if await self._follow(flight):
                 return
+            self._waited = True
             if not flight.landed:
                 break
         await self.watch()
@@ -135,7 +137,7 @@ class Filling:
         exchange = self._exchange
         scope = exchange.handler_scope()
         validation = self._validation()
-        tee = self._tee(scope, validation)
+        tee = self._tee(scope, validation, forwarded=self._forwarded())
         fill = ResponseFill(
             exchange.engine,
             validation or exchange.app,
@@ -188,16 +190,21 @@ class Filling:
 
         engine.refresh(exchange.fill_key, work, owner=tee.fill)
 
-    async def watch(self, *, partial: bool = False) -> None:
+    async def watch(self, *, partial: bool = False, beside_part: bool = False) -> None:
         """Run the handler in the request's own task: nobody is to wait for it. What may be stored is stored.
 
         Of a key that could not be shared, conditions reach the handler: it alone can answer them, and what it answers
         is for whoever asked. So does the range of a request for a part.
+
+        Args:
+            partial: The request asks for a part.
+            beside_part: A part is stored, and does not hold all that it asks for.
         """
         exchange = self._exchange
         scope = exchange.handler_scope()
         validation = None if partial else self._validation()
-        tee = self._tee(scope, validation, partial=partial)
+        forwarded = "partial" if beside_part else self._forwarded()
+        tee = self._tee(scope, validation, forwarded=forwarded, partial=partial)
         to_client = ConditionalSend.around(exchange.request.scope, exchange.send, exchange.engine.clock.time)
         asked = [line for line in exchange.request.scope["headers"] if line[0] in PARTIAL_AND_CONDITIONAL]
         if asked and (partial or self._could_not_be_shared()):
@@ -237,16 +244,17 @@ class Filling:
         """
         exchange, found = self._exchange, self._found
         stored = [found.entry] if found is not None and not found.stale else []
-        asks = exchange.request.scope["method"] in CONDITIONAL_METHODS  # what POST has brought is not validated
-        if not asks or not (stored or self._others) or not exchange.route.validates:
+        # What POST has brought is not validated, nor what does not say itself any more how fresh it is.
+        asks = exchange.request.scope["method"] in CONDITIONAL_METHODS and exchange.route.validates
+        if not (stored or self._others) or exchange.route.runs_dependencies:
             return None
 
         def may_stand_in(entry: Entry, status: int | None) -> bool:
             return stand_in and entry in stored and exchange.may_stand_in(entry, status)
 
-        return ValidatingApp(exchange.app, [*stored, *self._others], may_stand_in=may_stand_in)
+        return ValidatingApp(exchange.app, [*stored, *self._others], may_stand_in=may_stand_in, asks=asks)
 
-    def _tee(self, scope: Scope, validation: ValidatingApp | None, *, partial: bool = False) -> Tee:
+    def _tee(self, scope: Scope, validation: ValidatingApp | None, *, forwarded: str, partial: bool = False) -> Tee:
         exchange = self._exchange
         return Tee(
             exchange.engine,
@@ -254,7 +262,8 @@ class Filling:
             exchange.request,
             exchange.engine.begin(exchange.fill_key),
             scope,
-            forwarded=self._forwarded(),
+            forwarded=forwarded,
+            collapsed=False if self._waited else None,
             validation=validation,
             partial=partial,
         )

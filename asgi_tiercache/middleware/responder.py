@@ -28,7 +28,7 @@ class Responder(Exchange):
     5. Otherwise: a fill, which asks whether what is stored still holds.
     """
 
-    __slots__ = ("_others",)
+    __slots__ = ("_others", "_part")
 
     async def respond(self) -> None:
         """Answer the request, one way or another."""
@@ -37,6 +37,7 @@ class Responder(Exchange):
             if self.trust is Trust.LAPSED:
                 return await self.pass_by("unverified")
         self._others: Sequence[Entry] = ()
+        self._part: Found | None = None
         found = await self._look_up() or await self._look_up_part()
         if found is not None:
             use = self.use_of(found, self.engine.clock.monotonic())
@@ -70,6 +71,7 @@ class Responder(Exchange):
         found = await self.engine.fetch(self.route.place, key.text, key.canonical)
         if found is None or not self.request.demands.may_see(found.entry):
             return None
+        self._part = found
         return found if covers(found.entry, self.request.scope) else None
 
     async def _ask(self, found: Found | None) -> None:
@@ -80,7 +82,9 @@ class Responder(Exchange):
                 return await self.pass_by("head", forward="method")
             return await HeadExchange(self, found).run()
         if self.request.key.partial:
-            return await (self.pass_by("range") if self.route.explicit else filling.watch(partial=True))
+            if self.route.explicit:
+                return await self.pass_by("range")
+            return await filling.watch(partial=True, beside_part=self._part is not None)
         if not self.route.policy.body:
             has_body, self.receive = await peek(self.receive)
             if has_body:

@@ -54,10 +54,10 @@ class Route:
         """Whether what middleware above has put into `request.state` keeps a request from the cache."""
         self.proven = self.explicit or not self._only_responses_decide
         """Whether a response of the route could be stored: only then is one worth waiting for."""
-        self.validates = not self.runs_dependencies and (self.explicit or policy.downstream == "keep")
+        self.validates = self.explicit or policy.downstream == "keep"
         """Whether the handler may be asked if what is stored still holds.
 
-        Not where the client's own conditions reach it, nor where the response's own word on its freshness was replaced.
+        Not where the response's own word on its freshness was replaced.
         """
         self.telling = _STATING | (_VALIDATORS if policy.mode == "rfc9111" else frozenset())
         """The response fields without any of which nothing is stored."""

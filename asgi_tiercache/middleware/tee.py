@@ -40,6 +40,7 @@ class Tee:
         fill: What is known of the fill that runs.
         scope: What the app is given.
         forwarded: Why the request came to the handler, for `Cache-Status`.
+        collapsed: False if the request waited for another one's response in vain.
         validation: Answers in the handler's place where that has nothing new to say, or fails.
         partial: The handler was asked for a part.
     """
@@ -53,6 +54,7 @@ class Tee:
         scope: Scope,
         *,
         forwarded: str = "uri-miss",
+        collapsed: bool | None = None,
         validation: ValidatingApp | None = None,
         partial: bool = False,
     ) -> None:
@@ -71,6 +73,7 @@ class Tee:
         self._scope = scope
         self._had_session = bool(request.scope.get("session"))
         self._forwarded = forwarded
+        self._collapsed = collapsed
         self._validation = validation
         self._partial = partial
         self.fill = fill
@@ -151,7 +154,9 @@ class Tee:
         self.fill.failed = True
         age = int(max(0.0, self._engine.clock.monotonic() - stored.born))
         status = self._validation.status if self._validation is not None else None
-        told = cache_status.forward(self._forwarded, fwd_status=status, detail="stale-if-error")
+        told = cache_status.forward(
+            self._forwarded, fwd_status=status, collapsed=self._collapsed, detail="stale-if-error"
+        )
         return {**message, "headers": [*stored.headers, (b"age", b"%d" % age), (CACHE_STATUS, told)]}
 
     def _judge(self) -> Store | str:
@@ -218,7 +223,9 @@ class Tee:
         stored = self.refusal is None and self._declared is not None
         validation = self._validation
         status = validation.status if validation is not None and validation.validated is not None else None
-        line = cache_status.forward(self._forwarded, fwd_status=status, stored=stored, detail=self.refusal or "")
+        line = cache_status.forward(
+            self._forwarded, fwd_status=status, stored=stored, collapsed=self._collapsed, detail=self.refusal or ""
+        )
         told.append((CACHE_STATUS, line))
         return told
 

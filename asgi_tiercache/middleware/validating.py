@@ -37,6 +37,7 @@ class ValidatingApp:
         stored: The responses to validate; the first that may stand in for an error does.
         may_stand_in: Whether the client may be given the entry in place of an error with that status code (None: an
             exception): see `http.reuse.may_stand_in`. Asked of no others than `http.reuse.ERRORS`.
+        asks: Whether to ask at all; without that, there is the third case only.
 
     Attributes:
         validated: The entry that a 304 was about; set before its response is sent, like the others.
@@ -45,11 +46,17 @@ class ValidatingApp:
     """
 
     def __init__(
-        self, app: ASGIApp, stored: Sequence[Entry], *, may_stand_in: Callable[[Entry, int | None], bool]
+        self,
+        app: ASGIApp,
+        stored: Sequence[Entry],
+        *,
+        may_stand_in: Callable[[Entry, int | None], bool],
+        asks: bool = True,
     ) -> None:
         self._app = app
         self._stored = stored
         self._may_stand_in = may_stand_in
+        self._asks = asks
         self._client_send: Send
         self._conditional = False
         self._began = False
@@ -62,7 +69,7 @@ class ValidatingApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app; called once. The conditions are put into `scope` itself, which the app goes on changing."""
         self._client_send = send
-        asked = conditions(self._stored)
+        asked = conditions(self._stored) if self._asks else []
         if not asked:
             return await self._run(scope, receive)
         unasked, body = dict(scope), _Rewindable(receive)
