@@ -157,6 +157,7 @@ class Policy:
         self._check_numbers()
         self._check_names()
         self._check_kinds()
+        self._check_query()
         self._check_methods()
 
     @classmethod
@@ -242,18 +243,18 @@ class Policy:
         for name in self.ignore:
             if name in self.vary_on or (name == "cookie" and self.cookies):
                 raise ConfigError("ignore", f"{name!r} is part of the key, so it cannot be ignored")
-        for name in self.drop_query:
-            if self.query is not None and name in self.query:
-                raise ConfigError("drop_query", f"{name!r} is in query= as well")
-        for option in ("query", "drop_query"):
-            if self.mode != "explicit" and getattr(self, option):
-                raise ConfigError(
-                    option, "needs an explicit policy: to HTTP every URI is another resource, as it is sent"
-                )
         if not isinstance(self.version, str):
             raise ConfigError("version", f"must be a text, not {self.version!r}")
         if not isinstance(self.downstream, str) or re.search(r"[^\x20-\x7e]", self.downstream):
             raise ConfigError("downstream", f"must be printable ASCII, not {self.downstream!r}")
+
+    def _check_query(self) -> None:
+        for option in ("query", "drop_query"):
+            if self.mode != "explicit" and getattr(self, option):
+                raise ConfigError(option, "needs an explicit policy: to HTTP each URI is another resource, as sent")
+        for name in self.drop_query:
+            if self.query is not None and name in self.query:
+                raise ConfigError("drop_query", f"{name!r} is in query= as well")
 
     def _check_methods(self) -> None:
         for method in self.methods:

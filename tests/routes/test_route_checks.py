@@ -293,7 +293,7 @@ def test_a_tag_field_of_a_mount_or_a_host() -> None:
 
 
 def test_a_tag_field_in_http_mode_where_the_query_counts_as_sent() -> None:
-    assert check_endpoint(search, Policy.http(tags="t:{page}", query="q")) == []
+    assert check_endpoint(search, Policy.http(tags="t:{page}")) == []
 
 
 def test_a_tag_field_that_comes_from_a_mount_around_the_app() -> None:
