@@ -242,6 +242,8 @@ class TierCacheMiddleware:
         async def look(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
+                if message["status"] >= 500:
+                    route.saw_failure()
                 if fill.ttl:
                     route.saw_storable()
                 for name, _ in headers:
@@ -253,6 +255,9 @@ class TierCacheMiddleware:
         try:
             with self._engine.running(fill):
                 await self._below(scope, receive, look)
+        except Exception:
+            route.saw_failure()
+            raise
         finally:
             if self._engine.variable.get() is not None:
                 self._engine.inherit(tuple(fill.tags), fill.stamp, fresh=False)

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_tiercache.engine.core import Engine, Found
 from asgi_tiercache.http import cache_status, reuse
 from asgi_tiercache.http.reuse import NO_DIRECTIVES, Use
+from asgi_tiercache.invalidation.knowledge import Verdict
 from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.middleware.answer import ThroughDependencies, render, send_stored
 from asgi_tiercache.middleware.body import replay
@@ -103,8 +104,17 @@ class Exchange:
         demands = self.request.demands
         return not (self.route.runs_dependencies or demands.credentialed or demands.directives.no_store)
 
+    def still_holds(self, entry: Entry) -> bool:
+        """Whether `entry`, which was valid when it was found, is so now: the request may have waited since.
+
+        To be asked in the same breath as a fill begins, whose stamp would make the entry good again.
+        """
+        return self.engine.invalidation.current(entry)
+
     def may_stand_in(self, entry: Entry, status: int | None = None) -> bool:
         """Whether `entry` may be the answer where the handler fails, with that status code or an exception."""
+        if self.engine.invalidation.judge_here(entry) not in (Verdict.FRESH, Verdict.STALE):
+            return False  # invalidated while the handler ran (rule I10)
         return reuse.may_stand_in(
             self.request.demands.directives,
             age=self.engine.clock.monotonic() - entry.born,

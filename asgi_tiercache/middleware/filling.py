@@ -208,7 +208,8 @@ class Filling:
         to_client = ConditionalSend.around(exchange.request.scope, exchange.send, exchange.engine.clock.time)
         asked = [line for line in exchange.request.scope["headers"] if line[0] in PARTIAL_AND_CONDITIONAL]
         if asked and (partial or self._could_not_be_shared()):
-            scope["headers"] = [*scope["headers"], *asked]
+            if not exchange.route.runs_dependencies:  # to those the request comes as it is
+                scope["headers"] = [*scope["headers"], *asked]
             to_client = exchange.send
             if not partial:
                 validation = None
@@ -240,19 +241,20 @@ class Filling:
     def _validation(self, *, stand_in: bool = True) -> ValidatingApp | None:
         """The app, to be asked whether what is stored still holds; None where nothing is.
 
-        What was invalidated softly is not asked about: to whoever did that, it does not hold.
+        What was invalidated is not asked about, be it softly: to whoever did that, it does not hold.
         """
         exchange, found = self._exchange, self._found
-        stored = [found.entry] if found is not None and not found.stale else []
+        stored = [found.entry] if found is not None and exchange.still_holds(found.entry) else []
+        others = [entry for entry in self._others if exchange.still_holds(entry)]
         # What POST has brought is not validated, nor what does not say itself any more how fresh it is.
         asks = exchange.request.scope["method"] in CONDITIONAL_METHODS and exchange.route.validates
-        if not (stored or self._others) or exchange.route.runs_dependencies:
+        if not (stored or others) or exchange.route.runs_dependencies:
             return None
 
         def may_stand_in(entry: Entry, status: int | None) -> bool:
             return stand_in and entry in stored and exchange.may_stand_in(entry, status)
 
-        return ValidatingApp(exchange.app, [*stored, *self._others], may_stand_in=may_stand_in, asks=asks)
+        return ValidatingApp(exchange.app, [*stored, *others], may_stand_in=may_stand_in, asks=asks)
 
     def _tee(self, scope: Scope, validation: ValidatingApp | None, *, forwarded: str, partial: bool = False) -> Tee:
         exchange = self._exchange
@@ -282,7 +284,7 @@ class Filling:
         exchange.route.count()
         if tee.entry is not None:
             exchange.route.saw_storable()
-        elif tee.stand_in is None:
+        elif tee.status and not tee.is_passing and tee.stand_in is None:
             exchange.route.saw_unstorable()
         exchange.report("miss", tee.refusal or "")
 

@@ -78,7 +78,7 @@ class Responder(Exchange):
         """Have the handler answer, in the way that the request allows."""
         filling = Filling(self, found, self._others)
         if self.request.scope["method"] == "HEAD":
-            if found is None or self.route.explicit:
+            if found is None or self.route.explicit or not self.still_holds(found.entry):
                 return await self.pass_by("head", forward="method")
             return await HeadExchange(self, found).run()
         if self.request.key.partial:

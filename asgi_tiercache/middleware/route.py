@@ -107,6 +107,11 @@ class Route:
         self._unstored += 1
         self.idle = self._unstored >= IDLE_AFTER and self._only_responses_decide
 
+    def saw_failure(self) -> None:
+        """The handler failed: what is stored of other responses of the route is looked for again, being of use now."""
+        self._unstored = 0
+        self.idle = False
+
     def hit(self, started: float) -> None:
         """Count an answer from L1 to a request that arrived at `started`; they are reported by sixteens."""
         self._hits += 1

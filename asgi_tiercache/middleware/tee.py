@@ -102,9 +102,7 @@ class Tee:
         Unless it is an error that may pass, or what dependencies say of one request and perhaps not of the next.
         """
         self.abandon(reason)
-        # A 304 answers a condition of this client's, a part is of a range of its own, and an error may pass.
-        passing = self.status >= 500 or self.status == NOT_MODIFIED or self._partial
-        if not passing and not self._route.runs_dependencies and not self._request.demands.directives.no_store:
+        if not self.is_passing and not self._route.runs_dependencies:
             self._engine.unshareable.remember(self._shared_name, self._engine.clock.monotonic())
 
     def abandon(self, reason: str = "incomplete") -> None:
@@ -112,6 +110,14 @@ class Tee:
         if self.refusal is None and self.entry is None:
             self.refusal = reason
             self._chunks.clear()
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the next response may well be another: an error may pass; a 304 and a part answer what one client has
+        asked for, which may also be that nothing is stored.
+        """
+        asked_for = self.status == NOT_MODIFIED or self._partial or self._request.demands.directives.no_store
+        return self.status >= 500 or asked_for
 
     @property
     def supersedes(self) -> bool:
