@@ -10,9 +10,9 @@ from starlette.types import Message, Scope
 
 from asgi_tiercache.engine.core import Found
 from asgi_tiercache.engine.fill import Fill
+from asgi_tiercache.http.conditional import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.http.reuse import Use
 from asgi_tiercache.invalidation.knowledge import Verdict
-from asgi_tiercache.keys.withhold import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.middleware.answer import ConditionalSend
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.relay import ResponseFill

@@ -98,8 +98,12 @@ class Variants:
     def others(self, key: RequestKey, marker: Entry) -> list[Entry]:
         """Valid responses in memory for other variants: the handler may say that one of them answers this request, too.
 
-        That is how section 4.3.1 uses several validators; only entity tags can tell which one is meant.
+        That is how section 4.3.1 uses several validators; only entity tags can tell which one is meant. They cannot
+        where `Accept-Encoding` makes variants: a handler with compressing middleware above it gives all encodings one
+        tag, and its 304 would lead to bytes that the client cannot read.
         """
+        if "accept-encoding" in marker.vary:
+            return []
         now = self._engine.clock.monotonic()
         ours = frame(key.canonical)
         found = []
