@@ -171,7 +171,7 @@ class Filling:
         if theirs["method"] == "HEAD" or not engine.may_refresh(exchange.fill_key):
             return
         # Middleware above goes on using its own, and may yet put what it finds there into this client's answer.
-        own = {name: copy.copy(theirs[name]) for name in ("session", "state") if name in theirs}
+        own = {name: _copy_of(theirs[name]) for name in ("session", "state") if name in theirs}
         request = exchange.request._replace(scope={**theirs, **own})
         scope = exchange.route.keys.withhold(request.scope, request.key)
         validation = self._validation(stand_in=False)
@@ -279,3 +279,12 @@ class Filling:
 def has_failed(flight: Flight[Entry]) -> bool:
     """Whether what the flight brought stands in for an error."""
     return isinstance(flight.owner, Fill) and flight.owner.failed
+
+
+def _copy_of(value: object) -> object:
+    """A copy of a session or of the state, with the notes that a session takes of its own use: copying is none."""
+    own = copy.copy(value)
+    if hasattr(own, "__dict__"):
+        vars(own).clear()
+        vars(own).update(vars(value))
+    return own

@@ -302,3 +302,26 @@ def test_of_many_at_once_each_gets_what_it_asked_for(policy: Policy) -> None:
         assert (article.made, article.asked) == (1, [None, '"one"', '"one"'])
 
     run(test())
+
+
+@pytest.mark.parametrize(("policy", "asked"), [(Policy.rfc9111(), '"text"'), (Policy.http(), None), (KEPT, None)])
+def test_only_the_exact_mode_asks_whether_the_response_for_others_answers_this_request_too(
+    policy: Policy, asked: str | None
+) -> None:
+    """Who tags both languages alike would otherwise answer in the wrong one."""
+    seen = list[str | None]()
+    app = app_with(default=policy)
+
+    @app.get("/")
+    async def handler(request: Request) -> Response:
+        seen.append(request.headers.get("if-none-match"))
+        headers = {"ETag": '"text"', "Cache-Control": "max-age=60", "Vary": "Accept-Language"}
+        if seen[-1] == '"text"':
+            return Response(status_code=304, headers=headers)
+        return Response(request.headers["accept-language"], headers=headers)
+
+    client = TestClient(app)
+    client.get("/", headers={"accept-language": "de"})
+    response = client.get("/", headers={"accept-language": "fr"})
+    assert response.text == ("fr" if asked is None else "de")
+    assert seen == [None, asked]
