@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from starlette.testclient import TestClient
 
 from asgi_tiercache import Policy
@@ -206,6 +206,44 @@ def test_a_304_that_says_nothing_but_its_status_is_enough(policy: Policy) -> Non
         response = client.get("/")
         assert (_told(response), response.headers["content-length"]) == (FULL, "3")
         assert_hit(client.get("/"))
+
+
+def _by_response(headers: dict[str, str], response: Response) -> Response:
+    return Response(status_code=304, headers=headers)
+
+
+def _by_exception(headers: dict[str, str], response: Response) -> Response:
+    raise HTTPException(304, headers=headers)
+
+
+def _by_parameter(headers: dict[str, str], response: Response) -> None:
+    response.headers.update(headers)
+    response.status_code = 304
+
+
+@validating
+@pytest.mark.parametrize("say", [_by_response, _by_exception, _by_parameter])
+def test_however_a_handler_says_304(policy: Policy, say: Callable[[dict[str, str], Response], Response | None]) -> None:
+    clocked = Clocked()
+    app = app_with(clocked.cache, default=policy)
+
+    @app.get("/", response_model=None)
+    def handler(request: Request, response: Response) -> object:
+        headers = {"ETag": '"one"', "Cache-Control": "max-age=60"}
+        if request.headers.get("if-none-match") == '"one"':
+            return say(headers, response)
+        response.headers.update(headers)
+        return {"version": "one"}
+
+    client = TestClient(app)
+    for _ in range(3):
+        whole = client.get("/")
+        assert (whole.status_code, whole.json()) == (200, {"version": "one"})
+        assert whole.headers["content-type"] == "application/json"
+        assert _told(client.get("/", headers={"if-none-match": '"one"'})) == SPARED
+        assert_hit(client.get("/"))
+        clocked.tick(61)
+    assert "fwd-status=304" in client.get("/").headers["cache-status"]
 
 
 @all_modes

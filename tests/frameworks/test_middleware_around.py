@@ -270,6 +270,36 @@ def test_the_age_of_the_lower_cache_counts_in_the_upper(policy: Policy) -> None:
     assert (text.made, text.asked) == (1, [None, '"one"'])
 
 
+@http_modes
+def test_one_cache_may_serve_an_app_and_what_is_mounted_in_it(policy: Policy) -> None:
+    """The inner one finds nothing else than the outer one has looked for; neither waits for the other."""
+    clocked, text, calls = Clocked(), Text(), list[str]()
+    ours = Middleware(TierCacheMiddleware, cache=clocked.cache, default=policy)
+    app, mounted = FastAPI(middleware=[ours]), FastAPI(middleware=[ours])
+    text.serve(mounted)
+
+    @mounted.put("/", status_code=204)
+    def write(value: str) -> None:
+        text.text = value
+
+    @mounted.get("/other")
+    def other() -> str:
+        calls.append("other")
+        return "other"
+
+    app.mount("/inner", mounted)
+    client = TestClient(app)
+    for value in ("one", "two"):
+        client.put(f"/inner/?value={value}")
+        for _ in range(2):
+            assert client.get("/inner/").text == value
+            assert_hit(client.get("/inner/"))
+            clocked.tick(61)
+    assert text.made == 2
+    assert [client.get("/inner/other").json() for _ in range(8)] == ["other"] * 8
+    assert len(calls) == 8
+
+
 # ---- hosts, and what names the path anew ----
 
 

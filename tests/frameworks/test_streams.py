@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.gzip import GZipMiddleware
@@ -19,6 +20,7 @@ from tests.middleware.asgi import Exchange, ask, http_scope, run, turns
 
 KEPT = Policy(ttl=60, retention=3600)
 all_modes = pytest.mark.parametrize("policy", ALL_MODES, ids=name_of)
+http_modes = pytest.mark.parametrize("policy", HTTP_MODES, ids=name_of)
 validating = pytest.mark.parametrize("policy", [*HTTP_MODES, KEPT], ids=name_of)
 
 
@@ -52,6 +54,17 @@ class Plain(BaseHTTPMiddleware):
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         return await call_next(request)
+
+
+class Line(BaseModel):
+    """What is streamed."""
+
+    text: str
+
+
+def _a_minute(response: Response) -> None:
+    """What a handler that yields cannot say itself: its response has begun by then."""
+    response.headers["Cache-Control"] = "max-age=60"
 
 
 class Ending:
@@ -231,5 +244,40 @@ def test_a_stream_that_breaks_off_while_validating_replaces_nothing(policy: Poli
         broken[0] = False
         assert (await ask(app)).body == b"one two "
         assert (await ask(app)).hit
+
+    run(test())
+
+
+@http_modes
+def test_what_fastapi_streams_from_a_handler_that_yields(policy: Policy) -> None:
+    """Lines of JSON are stored once they have come to their end, events are not."""
+    sse = pytest.importorskip("fastapi.sse")
+
+    async def test() -> None:
+        app, calls, go_on = app_with(default=policy), list[str](), asyncio.Event()
+
+        @app.get("/lines", dependencies=[Depends(_a_minute)])
+        async def lines() -> AsyncIterator[Line]:
+            calls.append("lines")
+            yield Line(text="one")
+            await go_on.wait()
+            yield Line(text="two")
+
+        @app.get("/events", response_class=sse.EventSourceResponse, dependencies=[Depends(_a_minute)])
+        async def events() -> AsyncIterator[Line]:
+            calls.append("events")
+            yield Line(text="one")
+            await go_on.wait()
+
+        for path in ("/lines", "/events"):
+            go_on.clear()
+            exchange = Exchange(app, http_scope(path))
+            await exchange.until(2)
+            assert b"one" in exchange.messages[1]["body"]
+            go_on.set()
+            assert (await ask(app, path)).body == (await exchange.reply()).body
+        assert (await ask(app, "/lines")).hit
+        assert not (await ask(app, "/events")).hit
+        assert calls == ["lines", "events", "events", "events"]
 
     run(test())
