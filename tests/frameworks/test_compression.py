@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Annotated
 
 import pytest
-from fastapi import FastAPI, Header, Response
+from fastapi import FastAPI, Header, Request, Response
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware, GZipResponder
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
@@ -16,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from asgi_tiercache import Policy
 from asgi_tiercache.testing import assert_hit, assert_miss
 from tests.frameworks.apps import ALL_MODES, HTTP_MODES, Clocked, app_with, name_of
+from tests.middleware.asgi import ask, run
 
 LONG = "long " * 500
 PLAIN = {"accept-encoding": "identity"}
@@ -213,3 +216,43 @@ def test_a_miss_with_a_tag_says_so_once(policy: Policy) -> None:
     response = client.get("/", headers=ZIP)
     assert_hit(response)
     assert response.text == LONG
+
+
+class Plain(BaseHTTPMiddleware):
+    """What makes a stream of every response."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+
+@all_modes
+def test_a_304_made_of_a_stream_has_no_content_for_gzip_above(policy: Policy) -> None:
+    """Nothing compressed is not nothing."""
+    app = app_with(default=policy, above=[ZIPPED], below=[Middleware(Plain)])
+    _long(app)
+
+    async def test() -> None:
+        headers = [(b"accept-encoding", b"gzip"), (b"if-none-match", b'"one"')]
+        for _ in range(2):
+            reply = await ask(app, headers=headers)
+            names = {name for name, _ in reply.messages[0]["headers"]}
+            assert (reply.status, reply.body) == (304, b"")
+            assert not names & {b"content-encoding", b"content-length"}
+
+    run(test())
+
+
+@http_modes
+def test_a_304_without_the_vary_of_its_200_leaves_it(policy: Policy) -> None:
+    """GZip says `Vary` of what it compresses, CORS of everything: a 304 then names less than the 200 has named."""
+    clocked = Clocked()
+    cors = Middleware(CORSMiddleware, allow_origins=["https://site.example", "https://other.example"])
+    app = app_with(clocked.cache, default=policy, below=[cors, ZIPPED])
+    _long(app)
+    client = TestClient(app)
+    for _ in range(3):
+        for headers in (ZIP, PLAIN):
+            body, told = _raw(client, headers)
+            assert (gzip.decompress(body) if headers is ZIP else body).decode() == LONG
+            assert told.get("content-encoding") == ("gzip" if headers is ZIP else None)
+        clocked.tick(61)

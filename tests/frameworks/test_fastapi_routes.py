@@ -212,6 +212,31 @@ def test_a_304_about_something_else_is_followed_by_a_second_run_of_the_whole_rou
     assert steps == ["enter", "leave"] * 3
 
 
+# ---- HEAD ----
+
+
+@pytest.mark.parametrize(("policy", "last"), [(Policy.http(), "two"), (Policy.rfc9111(), "one")])
+@pytest.mark.parametrize("tagged", [True, False])
+def test_without_a_validator_only_the_exact_mode_takes_a_head_for_an_update(
+    policy: Policy, last: str, tagged: bool
+) -> None:
+    """Monitoring that asks HEAD every minute would otherwise keep what has expired for ever."""
+    clocked, text = Clocked(), ["one"]
+    app = app_with(clocked.cache, default=policy)
+
+    @app.api_route("/", methods=["GET", "HEAD"])
+    def read() -> Response:
+        headers = {"Cache-Control": "max-age=60"} | ({"ETag": f'"{text[0]}"'} if tagged else {})
+        return Response(text[0], headers=headers)
+
+    client = TestClient(app)
+    client.get("/")
+    clocked.tick(61)
+    text[0] = "two"
+    client.head("/")
+    assert client.get("/").text == ("two" if tagged else last)
+
+
 # ---- what commits late ----
 
 
