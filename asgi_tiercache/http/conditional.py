@@ -18,6 +18,8 @@ CONDITIONAL_METHODS = frozenset({"GET", "HEAD"})
 """The methods with which a condition that fails is answered with 304 (RFC 9110, section 13.2.2)."""
 CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
 """The fields whose conditions a cache evaluates (RFC 9111, section 4.3.2)."""
+PARTIAL_AND_CONDITIONAL = CONDITIONS | {b"range", b"if-range", b"if-match", b"if-unmodified-since"}
+"""The fields that ask for less than the whole response, or for none."""
 _CONTENT = (200, 206)
 _STRONG_SECONDS = 1.0
 

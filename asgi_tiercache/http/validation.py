@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from asgi_tiercache.http.fields import parse_http_date, storable_headers, values
+from asgi_tiercache.http.fields import elements, parse_http_date, storable_headers, values
 from asgi_tiercache.types import Entry, Flag, Header
 
 MAX_NOMINATED = 32
@@ -61,10 +61,23 @@ def freshened(stored: Iterable[Header], update: Iterable[Header]) -> tuple[Heade
     3.1), and what belongs to the stored bytes stays. `Set-Cookie` is a field like others: whether a response that has
     one may be stored is for `storing` to say. The old `Date` goes in any case: an update without one was made when it
     arrived (RFC 9110, section 6.6.1), and from then on the age counts.
+
+    `Vary` only grows: what the stored bytes have depended on they still depend on, and compressing middleware says so
+    of content alone, which a 304 and the answer to HEAD have not.
     """
+    stored = tuple(stored)
     lines = [line for line in storable_headers(update) if line[0] not in _OF_THE_STORED_BYTES]
+    lines = _with_all_of_vary(stored, lines)
     replaced = {b"date", *(name for name, _ in lines)}
     return (*(line for line in stored if line[0] not in replaced), *lines)
+
+
+def _with_all_of_vary(stored: Sequence[Header], update: list[Header]) -> list[Header]:
+    before, now = ({name.lower() for name in elements(headers, b"vary")} for headers in (stored, update))
+    if not now or before <= now:
+        return update
+    kept = [line for line in stored if line[0] == b"vary"]
+    return [*(line for line in update if line[0] != b"vary" or not now <= before), *kept]
 
 
 def head_agrees(stored: Entry, headers: Sequence[Header]) -> bool:

@@ -8,14 +8,11 @@ from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.types import Scope
 
 from asgi_tiercache.config import Policy
+from asgi_tiercache.http.conditional import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.keys.cookies import chosen_cookies, cookie_line
 from asgi_tiercache.keys.host import normal_host
 from asgi_tiercache.types import Header
 
-# A fill wants the whole response, whatever part of it or proof of change this client asked for.
-PARTIAL_AND_CONDITIONAL = frozenset(
-    {b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since"}
-)
 # Content negotiation (candidates for `Vary`, besides `Accept*`), the key's own host, tracing.
 _PASS_SET = frozenset({b"origin", b"host", b"traceparent", b"tracestate", b"baggage", b"x-request-id"})
 BODY_HEADERS = frozenset({b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"})
@@ -32,6 +29,7 @@ class Withholding:
         self._strict = policy.strict
         self._cookies = policy.cookies
         self._ignored = policy.ignore
+        # A fill wants the whole response, whatever part of it or proof of change this client asked for.
         self._removed = PARTIAL_AND_CONDITIONAL | {name.encode() for name in policy.ignore}
         self._let_through = _PASS_SET | {name.encode() for name in policy.vary_on}
         if policy.body:

@@ -117,7 +117,9 @@ class ConditionalSend:
             if message["type"] == "http.response.trailers":
                 return
             if message["type"] in _CONTENT:
-                message = {"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)}
+                if message.get("more_body", False):
+                    return  # compressing middleware above would make content of an empty stream
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)
 
 

@@ -14,9 +14,9 @@ from asgi_tiercache.config import Policy
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.http import cache_status
+from asgi_tiercache.http.conditional import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.http.unsafe import is_safe
 from asgi_tiercache.keys.request import Pass, RequestKey
-from asgi_tiercache.keys.withhold import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.middleware import gate
 from asgi_tiercache.middleware.answer import render, send_stored
 from asgi_tiercache.middleware.body import read_body, replay

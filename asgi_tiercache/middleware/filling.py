@@ -10,10 +10,9 @@ from starlette.types import Message, Scope
 
 from asgi_tiercache.engine.core import Found
 from asgi_tiercache.engine.fill import Fill
-from asgi_tiercache.http.conditional import CONDITIONAL_METHODS
+from asgi_tiercache.http.conditional import CONDITIONAL_METHODS, PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.http.reuse import Use
 from asgi_tiercache.invalidation.knowledge import Verdict
-from asgi_tiercache.keys.withhold import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.middleware.answer import ConditionalSend
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.relay import ResponseFill
@@ -174,7 +173,7 @@ class Filling:
         if theirs["method"] == "HEAD" or not engine.may_refresh(exchange.fill_key):
             return
         # Middleware above goes on using its own, and may yet put what it finds there into this client's answer.
-        own = {name: copy.copy(theirs[name]) for name in ("session", "state") if name in theirs}
+        own = {name: _copy_of(theirs[name]) for name in ("session", "state") if name in theirs}
         request = exchange.request._replace(scope={**theirs, **own})
         scope = exchange.route.keys.withhold(request.scope, request.key)
         validation = self._validation(stand_in=False)
@@ -292,3 +291,12 @@ class Filling:
 def has_failed(flight: Flight[Entry]) -> bool:
     """Whether what the flight brought stands in for an error."""
     return isinstance(flight.owner, Fill) and flight.owner.failed
+
+
+def _copy_of(value: object) -> object:
+    """A copy of a session or of the state, with the notes that a session takes of its own use: copying is none."""
+    own = copy.copy(value)
+    if hasattr(own, "__dict__"):
+        vars(own).clear()
+        vars(own).update(vars(value))
+    return own

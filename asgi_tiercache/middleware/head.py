@@ -14,11 +14,15 @@ from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.tee import CACHE_STATUS, Tee
 from asgi_tiercache.types import Entry, Header
 
+_VALIDATORS = frozenset({b"etag", b"last-modified"})
+
 
 class HeadExchange:
     """A HEAD request that the handler answers, while something valid is stored that might be updated.
 
-    A 200 that agrees with the stored response makes it fresh as a 304 would; one that does not makes it stale.
+    A 200 that agrees with the stored response makes it fresh as a 304 would; one that does not makes it stale. By the
+    letter a 200 without validators agrees, too, in its length or without one; who asks HEAD of what changes would keep
+    it from ever doing so. So only the exact mode goes by that.
     """
 
     def __init__(self, exchange: Exchange, found: Found) -> None:
@@ -54,6 +58,8 @@ class HeadExchange:
             return
         if stored.status != 200 or not head_agrees(stored, headers):
             return await self._make_stale(stored)
+        if self._exchange.route.policy.mode != "rfc9111" and not any(name in _VALIDATORS for name, _ in headers):
+            return
         self._tee.fill.inherit(stored.tags, self._tee.fill.stamp, fresh=True)
         updated = freshened(own_headers(stored), headers)
         await self._tee.see({"type": "http.response.start", "status": stored.status, "headers": updated})

@@ -12,7 +12,7 @@ from asgi_tiercache.http import cache_status
 from asgi_tiercache.http.conditional import NOT_MODIFIED
 from asgi_tiercache.http.etag import generated_etag
 from asgi_tiercache.http.fields import storable_headers, values, with_downstream
-from asgi_tiercache.http.ranges import completed, parse_content_range
+from asgi_tiercache.http.ranges import PARTIAL_CONTENT, completed, parse_content_range
 from asgi_tiercache.http.storing import Refuse, Store, judge_response
 from asgi_tiercache.keys.request import RequestKey
 from asgi_tiercache.middleware.request import Request, part_of
@@ -190,6 +190,8 @@ class Tee:
         """What keeps us from storing a response that may be stored."""
         if verdict.partial and (not self._partial or verdict.vary):
             return "partial"  # nobody asked for a part; and of parts there are no variants
+        if self._partial and self.status not in (200, PARTIAL_CONTENT):
+            return "range"  # it may speak of the range alone, and would answer those who ask for no part
         if too_many(self.tags()):
             return "too-many-tags"
         request = self._request

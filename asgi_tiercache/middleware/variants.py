@@ -18,6 +18,7 @@ MARKER = 1
 MAX_VARIANTS = 32
 MAX_OTHERS = 8
 """Stored responses of other variants that a handler is asked about at the most."""
+_BY_MIDDLEWARE = frozenset({"accept-encoding", "origin"})
 _REMEMBERED = 4_096
 _REMEMBERED_BYTES = 512
 
@@ -98,8 +99,13 @@ class Variants:
     def others(self, key: RequestKey, marker: Entry) -> list[Entry]:
         """Valid responses in memory for other variants: the handler may say that one of them answers this request, too.
 
-        That is how section 4.3.1 uses several validators; only entity tags can tell which one is meant.
+        That is how section 4.3.1 uses several validators. It relies on entity tags that differ from variant to variant
+        (RFC 9110, section 8.8.3), and many a handler gives its version the same one in each language, or for each
+        user. So only the exact shared cache asks; and even that not where the fields are those by which middleware
+        makes variants of what a handler has tagged: bytes in another encoding are of no use to the client.
         """
+        if self._place.policy.mode != "rfc9111" or not _BY_MIDDLEWARE.isdisjoint(marker.vary):
+            return []
         now = self._engine.clock.monotonic()
         ours = frame(key.canonical)
         found = []

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from asgi_tiercache.config import METHODS, Policy
 from asgi_tiercache.errors import ConfigError
+from asgi_tiercache.http.conditional import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.routes import fastapi
 from asgi_tiercache.routes.fastapi import Input
 from asgi_tiercache.routes.tree import Leaf
@@ -89,7 +90,7 @@ def _check_inputs(leaf: Leaf, policy: Policy) -> None:
         return  # The dependencies see the real request each time; `_check_always` looks at what the handler takes.
     for part in fastapi.inputs(leaf.dependant):
         declared = part.kind in ("header", "cookie") or part.credential
-        if declared and not (_keyed(policy, part) or _ignored(policy, part)):
+        if declared and not (_keyed(policy, part) or _ignored(policy, part) or _is_optional_condition(part)):
             _refuse(leaf, part, withhold=True)
 
 
@@ -166,6 +167,11 @@ def _told_by_user(policy: Policy, part: Input) -> bool:
 def _ignored(policy: Policy, part: Input) -> bool:
     name = "cookie" if part.kind == "cookie" else part.name
     return part.kind != "query" and name in policy.ignore
+
+
+def _is_optional_condition(part: Input) -> bool:
+    """Whether a handler that looks for the header does well without: a fill has none but the cache's own."""
+    return part.kind == "header" and not part.required and part.name.encode() in PARTIAL_AND_CONDITIONAL
 
 
 def _keeps(policy: Policy, name: str) -> bool:

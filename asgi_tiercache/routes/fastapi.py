@@ -69,8 +69,8 @@ def _declared(part: Dependant) -> Iterator[Input]:
     for parameter in (part.request_param_name, part.http_connection_param_name):
         if parameter is not None:
             yield Input("request", parameter, f"parameter {parameter!r}, the whole request")
-    for name, _ in _names(part.header_params, "header"):
-        yield Input("header", name.lower(), f"Header() parameter {name.lower()!r}")
+    for name, required in _names(part.header_params, "header"):
+        yield Input("header", name.lower(), f"Header() parameter {name.lower()!r}", required=required)
     for name, _ in _names(part.cookie_params, "cookie"):
         yield Input("cookie", name, f"Cookie() parameter {name!r}")
     for name, required in _names(part.query_params, "query"):

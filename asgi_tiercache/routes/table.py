@@ -37,6 +37,8 @@ class Target:
     """None: never cached."""
     named: bool
     """False where the policy is just the default."""
+    takes_head: bool = False
+    """Whether a route is known that takes HEAD where its methods say so."""
     dependant: object | None = field(default=None, repr=False)
 
 
@@ -146,7 +148,7 @@ class RouteTable:
 
     def takes(self, target: Target, method: str) -> bool:
         """Whether a request with `method`, GET or HEAD, has a route to go to, as far as the app shows its routes."""
-        return method == "GET" or target.endpoint is not None or self._tree is None
+        return method == "GET" or target.takes_head or self._tree is None
 
     def dependants(self, target: Target) -> list[object]:
         """The FastAPI `Dependant` objects whose `call` runs the endpoint of `target`; none for other routes."""
@@ -230,6 +232,7 @@ class RouteTable:
                 endpoint=leaf.endpoint if leaf else None,
                 policy=policy,
                 named=rule is not None,
+                takes_head=leaf is not None and (not leaf.opaque or leaf.methods is not None),
                 dependant=leaf.dependant if leaf else None,
             )
             self._targets[leaf, rule, policy is None] = target

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Router, WebSocketRo
 
 from asgi_tiercache.routes.patterns import parameter_names, route_path
 
+_FILES = frozenset({"GET", "HEAD"})
 _Scope: TypeAlias = dict[str, Any]
 _Matcher: TypeAlias = Callable[[_Scope], tuple[Match, Mapping[str, Any]]]
 
@@ -31,7 +32,7 @@ class Leaf:
     endpoint: object | None
     """None where the app behind is not known in detail."""
     methods: frozenset[str] | None
-    """None: any."""
+    """None: any, or not known."""
     parameters: frozenset[str]
     """The names of the path parameters, those of mounts and hosts included."""
     dependant: Any = None
@@ -182,11 +183,12 @@ class _Survey:
         inside = place.below(view.path) if isinstance(original, Mount) else place.on_host(view.host)
         app = _routed(view.app, declared=bool(view.routes))
         if app is None or _router(app) in self._inside:
-            return self._leaf(matches, inside._replace(prefix=inside.prefix + "/{path:path}"), None)
+            below = inside._replace(prefix=inside.prefix + "/{path:path}")
+            return self._leaf(matches, below, None, methods=_FILES if _sends_files(view.app) else None)
         return self.branch(matches, app, inside)
 
-    def _leaf(self, matches: _Matcher, place: _Place, view: Any) -> Leaf:
-        methods = getattr(view, "methods", None)
+    def _leaf(self, matches: _Matcher, place: _Place, view: Any, *, methods: frozenset[str] | None = None) -> Leaf:
+        methods = getattr(view, "methods", methods)
         leaf = Leaf(
             matches,
             place.prefix,
@@ -238,6 +240,11 @@ def _routed(app: Any, *, declared: bool) -> Starlette | Router | None:
     while app is not None and not isinstance(app, Starlette | Router):
         app = getattr(app, "app", None) if declared or _is_plain(app) else None
     return app if app is not None and _by_framework(type(_router(app)), "app") else None
+
+
+def _sends_files(app: object) -> bool:
+    static_files = getattr(sys.modules.get("starlette.staticfiles"), "StaticFiles", None)
+    return static_files is not None and isinstance(app, static_files)
 
 
 def _is_plain(middleware: object) -> bool:

@@ -206,6 +206,26 @@ def test_what_is_not_stored_does_not_update(name: bytes) -> None:
     assert freshened([(b"x", b"y")], [(name, b"new")]) == ((b"x", b"y"),)
 
 
+@pytest.mark.parametrize(
+    ("old", "update", "new"),
+    [
+        ([b"Accept-Encoding"], [], [b"Accept-Encoding"]),
+        ([b"Origin, Accept-Encoding"], [b"origin"], [b"Origin, Accept-Encoding"]),
+        ([b"Origin", b"Accept-Encoding"], [b"Origin"], [b"Origin", b"Accept-Encoding"]),
+        ([b"Origin"], [b"Accept, origin"], [b"Accept, origin"]),
+        ([b"Origin"], [b"Accept"], [b"Accept", b"Origin"]),
+        ([b"Origin"], [b"*"], [b"*", b"Origin"]),
+        ([], [b"Origin"], [b"Origin"]),
+    ],
+)
+def test_what_the_stored_bytes_depend_on_stays(old: list[bytes], update: list[bytes], new: list[bytes]) -> None:
+    """Middleware that compresses says `Vary` where it has something to compress, and a 304 is nothing."""
+    before, told = ([(b"vary", value) for value in lines] for lines in (old, update))
+    once = freshened(before, told)
+    assert values(once, b"vary") == new
+    assert values(freshened(once, told), b"vary") == new
+
+
 def test_fields_that_connection_names_do_not_update() -> None:
     update = [(b"Connection", b"a, X"), (b"a", b"new"), (b"x", b"new"), (b"b", b"new")]
     assert freshened([(b"x", b"old")], update) == ((b"x", b"old"), (b"b", b"new"))

@@ -66,7 +66,8 @@ class Reply(NamedTuple):
     @property
     def hit(self) -> bool:
         """Whether the handler did not run for this request."""
-        return "; hit" in self.cache_status or "; collapsed" in self.cache_status
+        told = self.cache_status.split("; ")
+        return "hit" in told or "collapsed" in told
 
 
 class Exchange:

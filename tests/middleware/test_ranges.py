@@ -199,7 +199,7 @@ def test_a_condition_that_is_met_leaves_nothing_of_the_content() -> None:
     copied: Message = {"type": "http.response.zerocopysend", "file": 3, "more_body": True}
     start, *rest = sent_through(CONDITION, START, body(b"a", more=True), copied, body(b"b"), TRAILERS)
     assert (start["status"], start["trailers"]) == (304, False)
-    assert rest == [body(b"", more=True), body(b"", more=True), body(b"")]
+    assert rest == [body(b"")]
 
 
 def test_a_file_that_is_not_to_be_sent_becomes_an_empty_body() -> None:

@@ -209,6 +209,21 @@ def test_every_header_of_a_model_counts() -> None:
     assert "'x-other'" in refused(header_model, Policy(ttl=1, vary_on=("x-tenant",)))
 
 
+def test_a_condition_that_a_handler_looks_for_is_no_input() -> None:
+    """Of a fill it is the cache's own, if any; what the client asked is the cache's to answer."""
+
+    def looks(
+        item: str,
+        if_none_match: Annotated[str | None, Header()] = None,
+        if_modified_since: Annotated[str | None, Header()] = None,
+        range: Annotated[str | None, Header()] = None,
+    ) -> None: ...
+    def needs(item: str, if_none_match: Annotated[str, Header()]) -> None: ...
+
+    assert check_endpoint(looks, Policy(ttl=1)) == []
+    assert "'if-none-match'" in refused(needs, Policy(ttl=1))
+
+
 def test_an_api_key_in_the_query_is_not_ignored_by_its_name() -> None:
     assert "'token'" in refused(key_query, Policy(ttl=1, drop_query=("token",), ignore=("token",)))
 
