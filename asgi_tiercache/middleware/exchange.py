@@ -144,7 +144,10 @@ class Exchange:
         told = f"{tier}-stale" if stale else tier if self.trust is Trust.VERIFIED else f"{tier}-unverified"
         headers = render(entry, max(0, int(engine.clock.monotonic() - entry.born)), told, collapsed=collapsed)
         scope = self.request.scope
-        if self.route.runs_dependencies:
+        if not self.route.runs_dependencies and not self.request.key.selective and scope["method"] != "HEAD":
+            await self.send({"type": "http.response.start", "status": entry.status, "headers": headers})
+            await self.send({"type": "http.response.body", "body": entry.body})
+        elif self.route.runs_dependencies:
             through = ThroughDependencies(entry, headers, scope, self.send)
             if not await through.run(self.app, self.receive_again(), self.engine):
                 return self.report("pass", "dependencies")

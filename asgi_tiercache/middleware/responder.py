@@ -12,7 +12,7 @@ from asgi_tiercache.middleware.body import peek
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.filling import Filling
 from asgi_tiercache.middleware.head import HeadExchange
-from asgi_tiercache.middleware.request import part_of
+from asgi_tiercache.middleware.request import NO_DEMANDS, part_of
 from asgi_tiercache.middleware.variants import MARKER
 from asgi_tiercache.types import Entry
 
@@ -41,11 +41,12 @@ class Responder(Exchange):
         found = await self._look_up() or await self._look_up_part()
         if found is not None:
             use = self.use_of(found, self.engine.clock.monotonic())
-            if use is Use.WHILE_REVALIDATED:
-                Filling(self, found).refresh()
+            if use is Use.FRESH:
+                return await self.answer(found.entry, found.tier)
             if use is not Use.VALIDATE:
-                stale = use is not Use.FRESH
-                return await self.answer(found.entry, found.tier, fresh=not found.stale, stale=stale)
+                if use is Use.WHILE_REVALIDATED:
+                    Filling(self, found).refresh()
+                return await self.answer(found.entry, found.tier, fresh=not found.stale, stale=True)
         if self.request.demands.directives.only_if_cached:
             return await self._gateway_timeout()
         await self._ask(found)
@@ -61,7 +62,8 @@ class Responder(Exchange):
             found = await self.engine.fetch(place, chosen.text, chosen.canonical)
             if found is None:
                 self._others = self.route.variants.others(key, marker)
-        return found if found is not None and self.request.demands.may_see(found.entry) else None
+        demands = self.request.demands
+        return found if found is None or demands is NO_DEMANDS or demands.may_see(found.entry) else None
 
     async def _look_up_part(self) -> Found | None:
         """A stored part that holds all that the request asks for (RFC 9111, section 3.3)."""

@@ -53,8 +53,13 @@ class Bucket:
         if entry.weight > self.region.max_bytes:
             self.discard(key)
             return False
+        held = self.held
         with self._lock:
-            evicted = self._insert(key, entry)
+            before = len(held) + (key not in held)
+            if before > self.region.max_entries:
+                self._cache.popitem()
+            self._cache[key] = entry
+            evicted = before - len(held)
             self.evictions += evicted
         if evicted:
             self._signals.emit(Evicted(self.region.name, evicted))
@@ -90,15 +95,6 @@ class Bucket:
             f"<Bucket {region.name!r}: {len(self)} of {region.max_entries} entries,"
             f" {self.bytes} of {region.max_bytes} bytes, {region.eviction}>"
         )
-
-    def _insert(self, key: str, entry: Entry) -> int:
-        """Put in the entry and return how many others had to go."""
-        cache, held = self._cache, self.held
-        before = len(held) + (key not in held)
-        if before > self.region.max_entries:
-            cache.popitem()
-        cache[key] = entry
-        return before - len(held)
 
 
 class Memory:
