@@ -58,11 +58,15 @@ async def once(
 async def _holding(
     lease: Lease, look: Callable[[], Awaitable[T | None]], work: Callable[[Lease], Awaitable[T | None]]
 ) -> T | None:
-    result = None
+    ended = Ended.GONE  # where this is cancelled, somebody else may still do it
     try:
         result = await look()
         if result is None:
             result = await work(lease)
+        ended = Ended.NOTHING if result is None else Ended.STORED
         return result
+    except Exception:
+        ended = Ended.NOTHING  # they would only fail in turn
+        raise
     finally:
-        lease.end(stored=result is not None)
+        lease.end(ended)

@@ -194,9 +194,9 @@ class ScriptedLeases:
         """Let the lease of `key` be held for `seconds` by somebody who never ends it; its holder has lost it."""
         self._holders[key] = _Holder(self._clock.monotonic() + seconds)
 
-    def end(self, key: str, *, stored: bool) -> None:
+    def end(self, key: str, ended: Ended) -> None:
         """End the lease of `key`, whoever holds it."""
-        self._end(key, Ended.STORED if stored else Ended.NOTHING)
+        self._end(key, ended)
 
     async def acquire(self, key: str, seconds: float) -> Lease | Busy | None:
         """The lease of `key`, unless it is held."""
@@ -249,8 +249,8 @@ class _ScriptedLease(Lease):
     def lost(self) -> bool:
         return self._leases._holders.get(self._key) is not self._holder
 
-    def end(self, *, stored: bool) -> None:
-        self._leases._end(self._key, Ended.STORED if stored else Ended.NOTHING, self._holder)
+    def end(self, ended: Ended) -> None:
+        self._leases._end(self._key, ended, self._holder)
 
 
 class _ScriptedBusy(Busy):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from asgi_tiercache.fleet import once
 from asgi_tiercache.testing import ScriptedLeases, TickingClock
-from asgi_tiercache.tiers.leases import Lease
+from asgi_tiercache.tiers.leases import Ended, Lease
 from tests.tiers.doubles import ticks, until
 
 
@@ -145,6 +145,22 @@ def test_a_failure_is_the_winners_own() -> None:
     run(body())
 
 
+def test_of_those_who_waited_for_one_that_was_cancelled_one_works() -> None:
+    async def body() -> None:
+        service = Service()
+        first = asyncio.create_task(service.worker())
+        await until(lambda: service.works == 1)
+        others = [asyncio.create_task(service.worker()) for _ in range(3)]
+        await service.waits(3)
+        first.cancel()
+        await until(lambda: service.works == 2)
+        await service.waits(2)
+        service.go.set()
+        assert await asyncio.gather(*others) == ["made 2"] * 3
+
+    run(body())
+
+
 def test_a_dead_holder_delays_by_its_lease() -> None:
     async def body() -> None:
         service = Service()
@@ -198,7 +214,7 @@ def test_patience_is_for_all_waits_together() -> None:
         worker = asyncio.create_task(service.worker(patience=2.0, stale="old"))
         await service.waits()
         service.clock.tick(1.0)
-        service.leases.end("key", stored=True)  # by one that has stored nothing that can be found
+        service.leases.end("key", Ended.STORED)  # by one that has stored nothing that can be found
         service.leases.seize("key")
         await service.waits()
         service.clock.tick(1.0)
@@ -241,7 +257,7 @@ def test_what_does_not_suit_the_one_who_waited_is_waited_for_once_more_at_most()
         worker = asyncio.create_task(service.worker())
         for _ in range(2):
             await service.waits()
-            service.leases.end("key", stored=True)
+            service.leases.end("key", Ended.STORED)
             service.leases.seize("key")
         assert await worker == "made 1"
         assert service.leases.calls.count("acquire") == 2
@@ -257,7 +273,7 @@ def test_work_may_let_the_others_go_before_it_returns() -> None:
         other = asyncio.create_task(service.worker())
         await service.waits()
         service.store = "early"
-        service.given[0].end(stored=True)
+        service.given[0].end(Ended.STORED)
         assert await other == "early"
         assert not holder.done()
         service.go.set()

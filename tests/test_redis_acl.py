@@ -156,7 +156,7 @@ async def lease_ends(url: str) -> list[Ended | None]:
         assert isinstance(busy, Busy)
         waiting = asyncio.create_task(busy.wait(30.0))
         await asyncio.sleep(0.2)
-        lease.end(stored=True)
+        lease.end(Ended.STORED)
         ends.append(await waiting)
     for leases, link in zip((first, second), links, strict=True):
         await leases.aclose()

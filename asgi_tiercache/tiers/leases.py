@@ -11,14 +11,14 @@ from typing import Protocol
 
 
 class Ended(enum.Enum):
-    """What has ended a wait for somebody else's lease."""
+    """What has ended a lease, or a wait for somebody else's."""
 
     STORED = "stored"
     """The holder is done, and has stored what everybody wants."""
     NOTHING = "nothing"
     """There is nothing to wait for: the holder has nothing to share, or nobody can say how things stand."""
     GONE = "gone"
-    """The lease is not held any more, and nobody said why: it ran out, or ended before anybody listened."""
+    """It is not held any more, and nobody knows more than that: its holder died, gave up, or ended it unheard."""
     PATIENCE = "patience"
     """It is still held; whoever waited has waited long enough."""
 
@@ -32,12 +32,13 @@ class Lease(ABC):
         """Whether others may hold it by now: it was taken or evicted, ran out, or was renewed for long enough."""
 
     @abstractmethod
-    def end(self, *, stored: bool) -> None:
+    def end(self, ended: Ended) -> None:
         """Let go of the lease, behind the caller's back, and wake whoever waits. Only the first call counts.
 
         Args:
-            stored: Whether those who look now find what the holder has made. If not, they do not wait for each other,
-                either: what cannot be shared is made by everybody at once.
+            ended: What to tell them. `STORED`: those who look now find what the holder has made. `NOTHING`: they need
+                not wait for each other, either, for what cannot be shared is made by everybody at once. `GONE`: one
+                of them takes over.
         """
 
 
@@ -64,7 +65,7 @@ class Leases(Protocol):
 class _Without(Lease):
     lost = True
 
-    def end(self, *, stored: bool) -> None:
+    def end(self, ended: Ended) -> None:
         pass
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -99,8 +100,9 @@ class Messages:
     async def _connection(self, channel: bytes) -> Any:
         if self._opened is None:
             self._opened = opened = asyncio.get_running_loop().create_future()
-            self._reader.begin(lambda: self._read(channel, opened))
-            self._watch.begin(self._until_idle)
+            nobodys = contextvars.Context()  # the tasks outlive the request that happens to be the first
+            nobodys.run(self._reader.begin, lambda: self._read(channel, opened))
+            nobodys.run(self._watch.begin, self._until_idle)
         return await asyncio.shield(self._opened)
 
     async def _read(self, channel: bytes, opened: asyncio.Future[Any]) -> None:

@@ -45,8 +45,7 @@ redis.pcall('PUBLISH', KEYS[1], ARGV[2])
 return 1
 """)
 
-_STORED, _NOTHING = b"stored", b"nothing"
-_SAID = {_STORED: Ended.STORED, _NOTHING: Ended.NOTHING}
+_SAID = {ended.value.encode(): ended for ended in (Ended.STORED, Ended.NOTHING)}
 
 
 class RedisLeases:
@@ -96,7 +95,7 @@ class RedisLeases:
         try:
             reply = await self.ask(lambda: self._link.ask(b"SET", name, token, b"NX", b"PX", _ms(seconds)))
         except asyncio.CancelledError:
-            lease.end(stored=False)
+            lease.end(Ended.GONE)
             lease.keep()  # Redis may have heard of it
             raise
         if reply is True or reply == b"OK":
@@ -132,10 +131,9 @@ class RedisLeases:
         """1: the lease is good for `seconds` from when this was sent; 0: it is somebody else's, or gone."""
         return await self.ask(lambda: self._link.evaluate(RENEW, [name], [token, _ms(seconds)]))
 
-    async def release(self, name: bytes, token: bytes, *, stored: bool) -> None:
+    async def release(self, name: bytes, token: bytes, ended: Ended) -> None:
         """Delete the lease if it is still the one of `token`, and tell whoever waits."""
-        said = _STORED if stored else _NOTHING
-        await self.ask(lambda: self._link.evaluate(RELEASE, [name], [token, said]))
+        await self.ask(lambda: self._link.evaluate(RELEASE, [name], [token, ended.value]))
 
     async def wait(self, name: bytes, seconds: float, limit: float) -> Ended:
         """Wait for the lease `name`, taken for `seconds` at a time, for at most `limit` seconds."""
@@ -191,7 +189,7 @@ class RedisLeases:
 
     async def _let_go(self, held: dict[asyncio.Task[None], RedisLease]) -> None:
         for lease in held.values():
-            lease.end(stored=False)
+            lease.end(Ended.GONE)
         if held:
             await asyncio.wait(held, timeout=self._breaker.deadline.seconds)
         for task in tuple(held):  # each takes itself out as it ends
@@ -211,7 +209,7 @@ class RedisLease(Lease):
         self._held = held
         self._until = leases.clock.monotonic() + seconds
         self._taken = False
-        self._ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._keeper: asyncio.Task[None]
 
     def __repr__(self) -> str:
@@ -221,9 +219,9 @@ class RedisLease(Lease):
     def lost(self) -> bool:
         return self._taken or self._leases.clock.monotonic() >= self._until
 
-    def end(self, *, stored: bool) -> None:
+    def end(self, ended: Ended) -> None:
         if not self._ended.done():
-            self._ended.set_result(stored)
+            self._ended.set_result(ended)
 
     async def released(self) -> None:
         """Return once Redis has been told that the lease has ended, or need not be."""
@@ -249,7 +247,7 @@ class RedisLease(Lease):
                     self._until = sent + self._seconds
                 self._taken = renewed == 0
         if not self._taken:
-            await leases.release(self._name, self._token, stored=self._ended.result())
+            await leases.release(self._name, self._token, self._ended.result())
 
 
 class RedisBusy(Busy):

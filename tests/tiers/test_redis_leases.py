@@ -128,19 +128,19 @@ def client(each_redis: RedisServer) -> Iterator[Redis]:
 # ---- one wins, the others hear ----
 
 
-@pytest.mark.parametrize(("stored", "ended"), [(True, Ended.STORED), (False, Ended.NOTHING)])
-def test_one_wins_and_its_end_wakes_the_others_at_once(url: str, key: str, stored: bool, ended: Ended) -> None:
+@pytest.mark.parametrize("ended", [Ended.STORED, Ended.NOTHING, Ended.GONE])
+def test_one_wins_and_its_end_wakes_the_others_at_once(url: str, key: str, ended: Ended) -> None:
     async def body() -> None:
         async with workers(url, 3) as (first, *others):
             lease = await first.wins(key)
             waiting = [await other.waits(key) for other in others]
             assert not any(wait.done() for wait in waiting)
             started = time.perf_counter()
-            lease.end(stored=stored)
+            lease.end(ended)
             assert await asyncio.gather(*waiting) == [ended, ended]
             assert time.perf_counter() - started < AT_ONCE
             await lease.released()
-            (await others[0].wins(key)).end(stored=True)
+            (await others[0].wins(key)).end(Ended.STORED)
             assert [worker.signals.seen for worker in (first, *others)] == [[], [], []]
 
     run(body)
@@ -152,7 +152,7 @@ def test_it_is_the_same_on_each_version_and_under_either_protocol(each_redis: Re
             async with workers(f"{each_redis.url}?protocol={protocol}") as (first, second):
                 lease = await first.wins(key)
                 waiting = await second.waits(key)
-                lease.end(stored=True)
+                lease.end(Ended.STORED)
                 assert await waiting is Ended.STORED
                 await lease.released()
 
@@ -179,7 +179,7 @@ def test_all_who_wait_in_one_worker_share_a_subscription(each_redis: RedisServer
             assert len(subscribers(each_redis, key)) == 3
             assert connections(each_redis, subscribed=True) == 1
             for lease in leases:
-                lease.end(stored=True)
+                lease.end(Ended.STORED)
             assert await asyncio.gather(*waiting) == [Ended.STORED] * 12
 
     run(body)
@@ -205,7 +205,7 @@ def test_what_nobody_waits_for_any_more_is_unsubscribed_with_the_next_and_in_the
             for number in range(3):
                 lease = await first.wins(f"{key}{number}")
                 waiting = await second.waits(f"{key}{number}")
-                lease.end(stored=True)
+                lease.end(Ended.STORED)
                 await waiting
                 await lease.released()
                 assert len(subscribers(each_redis, key)) == 1
@@ -229,7 +229,7 @@ def test_an_end_between_the_question_and_the_subscription_is_not_slept_through(
         async with workers(each_redis.url) as (first, second):
             lease = await first.wins(key)
             busy = await second.finds_busy(key)
-            lease.end(stored=True)
+            lease.end(Ended.STORED)
             await lease.released()
             started = time.perf_counter()
             assert await busy.wait(30.0) is Ended.GONE
@@ -251,7 +251,7 @@ def test_a_client_that_was_given_will_do(redis_server: RedisServer, redis_cluste
                     waiting = await worker.waits(key)
                     await asyncio.sleep(0.3)  # longer than that client lets a reply take
                     assert worker.leases._messages.get().connected
-                    lease.end(stored=True)
+                    lease.end(Ended.STORED)
                     assert await waiting is Ended.STORED
                     assert worker.signals.seen == []
                     await worker.aclose()
@@ -332,7 +332,7 @@ def test_a_renewed_lease_is_looked_at_again_once_it_would_have_run_out(each_redi
                 clock.tick(31.0)  # real time goes on: in Redis the lease is still there
                 await until(lambda: counted() == {"pttl": 1, "evalsha": 1, "get": 1, "pexpire": 1})
             assert not waiting.done()
-            lease.end(stored=True)
+            lease.end(Ended.STORED)
             assert await waiting is Ended.STORED
 
     run(body)
@@ -353,7 +353,7 @@ def test_a_lease_is_renewed_at_a_third_of_its_time_until_it_ends(
                 await until(lambda: lease._until == clock.monotonic() + 30.0)
                 assert client.pttl(name(key)) > 25_000
                 assert not lease.lost
-            lease.end(stored=True)
+            lease.end(Ended.STORED)
             await lease.released()
             assert client.exists(name(key)) == 0
 
@@ -394,7 +394,7 @@ def test_a_lease_that_was_overwritten_or_evicted_is_noticed_and_left_alone(
             assert not lease.lost
             clock.tick(10.0)
             await until(lambda: lease.lost)
-            lease.end(stored=True)
+            lease.end(Ended.STORED)
             await lease.released()
             assert client.get(name(key)) == ("somebody else's" if foreign else None)
 
@@ -407,8 +407,8 @@ def test_an_end_does_not_delete_the_lease_of_somebody_else(each_redis: RedisServ
             lease = await first.wins(key)
             client.delete(name(key))
             await second.wins(key)
-            lease.end(stored=True)
-            lease.end(stored=False)
+            lease.end(Ended.STORED)
+            lease.end(Ended.NOTHING)
             await lease.released()
             await first.finds_busy(key)
 
@@ -454,7 +454,7 @@ def test_times_beyond_all_bounds_are_taken_for_the_longest_or_the_shortest(
         async with workers(each_redis.url, 1) as (worker,):
             lease = await worker.wins(key, 1e300)
             assert 0 < client.pttl(name(key)) <= LONGEST_LEASE * 1000
-            lease.end(stored=False)
+            lease.end(Ended.NOTHING)
             await lease.released()
             assert isinstance(await worker.leases.acquire(key, -1.0), Lease)
 
@@ -488,7 +488,7 @@ def test_a_redis_that_hangs_costs_one_deadline(own_redis: RedisServer, key: str)
             assert time.perf_counter() - started < 0.2 + AT_ONCE
             started = time.perf_counter()
             assert await worker.leases.acquire(key, 5.0) is None
-            lease.end(stored=True)
+            lease.end(Ended.STORED)
             await lease.released()
             assert time.perf_counter() - started < 0.1
             own_redis.resume()
@@ -541,7 +541,7 @@ def test_who_waits_when_the_connection_for_messages_is_cut_looks_for_himself(eac
             ask(each_redis, "CLIENT", "KILL", "TYPE", "pubsub")
             with counting(each_redis) as counted:
                 await until(lambda: counted().get("pttl", 0) >= 2)
-            lease.end(stored=True)
+            lease.end(Ended.STORED)
             assert await waiting is Ended.GONE
             waiting = await waits_again(first, second, key)
             assert not waiting.done()
@@ -565,7 +565,7 @@ def test_a_full_redis_has_no_leases_and_its_breaker_stays_closed(own_redis: Redi
             failed = worker.signals.of(TierFailed)
             assert {(each.tier, each.operation) for each in failed} == {("L2", "lease")}
             assert "maxmemory" in failed[0].error
-            lease.end(stored=False)  # what is held can still be let go
+            lease.end(Ended.NOTHING)  # what is held can still be let go
             await lease.released()
             assert ask(own_redis, "EXISTS", name(key)) == 0
             assert worker.signals.of(BreakerChanged) == []
@@ -620,7 +620,7 @@ def test_a_user_without_channels_waits_by_looking_now_and_then(each_redis: Redis
                         clock.tick(0.01)
                     await until(lambda: clock.sleeping == 3)
                     assert counted()["pttl"] == 7
-                lease.end(stored=True)
+                lease.end(Ended.STORED)
                 await lease.released()
                 clock.tick(1.0)
                 assert await waiting is Ended.GONE
@@ -651,7 +651,7 @@ def test_one_object_serves_several_event_loops(redis_server: RedisServer, key: s
     async def body() -> None:
         lease = await other.wins(key)
         waiting = await worker.waits(key)
-        lease.end(stored=True)
+        lease.end(Ended.STORED)
         assert await waiting is Ended.STORED
         await lease.released()
         # Neither is closed: the end of the loop has to do.
@@ -667,7 +667,7 @@ def test_closing_ends_what_is_held(each_redis: RedisServer, key: str) -> None:
             await first.wins(key)
             waiting = await second.waits(key)
             await first.leases.aclose()
-            assert await waiting is Ended.NOTHING
+            assert await waiting is Ended.GONE
             await first.leases.aclose()
             await second.wins(key)
 
@@ -680,7 +680,7 @@ def test_a_worker_that_closes_while_it_waits_looks_once_more_and_goes_on(each_re
             lease = await first.wins(key)
             waiting = await second.waits(key)
             await second.leases.aclose()
-            lease.end(stored=True)
+            lease.end(Ended.STORED)
             assert await waiting is Ended.GONE
 
     run(body)
@@ -694,7 +694,7 @@ def test_each_moment_of_a_cancellation_leaves_no_task_and_nobody_waiting(each_re
         if isinstance(lease, Busy):
             await lease.wait(30.0)
         elif lease is not None:
-            lease.end(stored=True)
+            lease.end(Ended.STORED)
 
     async def body() -> None:
         async with workers(each_redis.url) as (first, second):
@@ -709,11 +709,11 @@ def test_each_moment_of_a_cancellation_leaves_no_task_and_nobody_waiting(each_re
                     await asyncio.wait([task])
                     assert second.leases._messages.get()._waiting == {}
             await until(lambda: not second.leases._held.get())
-            assert [key for key in range(25) if ask(each_redis, "EXISTS", name(f"{key}"))] == []
+            assert [steps for steps in range(25) if ask(each_redis, "EXISTS", name(f"{key}{steps}"))] == []
             # And it still works.
             lease = await first.wins(key)
             waiting = await second.waits(key)
-            lease.end(stored=True)
+            lease.end(Ended.STORED)
             assert await waiting is Ended.STORED
 
     run(body)
@@ -741,12 +741,12 @@ def counting(server: RedisServer) -> Iterator[Callable[[], dict[str, int]]]:
 def test_a_free_lease_costs_one_command_and_its_end_another(each_redis: RedisServer, key: str) -> None:
     async def body() -> None:
         async with workers(each_redis.url, 1) as (worker,):
-            (await worker.wins(key + "first")).end(stored=True)
+            (await worker.wins(key + "first")).end(Ended.STORED)
             await until(lambda: not worker.leases._held.get())
             with counting(each_redis) as counted:
                 lease = await worker.wins(key)
                 assert counted() == {"set": 1}
-                lease.end(stored=True)
+                lease.end(Ended.STORED)
                 await lease.released()
                 assert counted() == {"set": 1, "evalsha": 1, "get": 1, "del": 1, "publish": 1}
 
@@ -778,7 +778,7 @@ def test_four_workers_and_one_cold_key_cost_23_commands_those_of_scripts_include
             for worker in fleet:
                 await worker.tier.get_many(["warm"])
             lease = await fleet[0].wins(key)
-            lease.end(stored=False)
+            lease.end(Ended.NOTHING)
             await lease.released()  # the script is known
             with counting(each_redis) as counted:
                 started = time.perf_counter()
