@@ -126,20 +126,18 @@ def test_those_who_waited_for_what_cannot_be_shared_do_not_wait_for_each_other()
     run(body())
 
 
-def test_a_failure_is_the_winners_own() -> None:
+def test_those_who_waited_for_a_failure_do_not_fail_in_turn() -> None:
     async def body() -> None:
         service = Service()
         service.error = ValueError("no")
-        first = asyncio.create_task(service.worker())
-        await until(lambda: service.works == 1)
-        second = asyncio.create_task(service.worker())
-        await service.waits()
+        workers = [asyncio.create_task(service.worker()) for _ in range(4)]
+        await service.waits(3)
         service.go.set()
-        with pytest.raises(ValueError, match="no"):
-            await first
-        with pytest.raises(ValueError, match="no"):
-            await second
-        assert service.works == 2
+        for worker in workers:
+            with pytest.raises(ValueError, match="no"):
+                await worker
+        assert service.works == 4
+        assert service.leases.calls.count("acquire") == 4
         assert service.leases.held == []
 
     run(body())

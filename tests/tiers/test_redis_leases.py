@@ -719,6 +719,24 @@ def test_each_moment_of_a_cancellation_leaves_no_task_and_nobody_waiting(each_re
     run(body)
 
 
+def test_one_who_leaves_while_subscribing_disturbs_nobody(each_redis: RedisServer, key: str) -> None:
+    async def body() -> None:
+        async with workers(each_redis.url) as (first, second):
+            leases = [await first.wins(f"{key}{number}") for number in range(2)]
+            waiting = await second.waits(f"{key}0")
+            messages = second.leases._messages.get()
+            leaving = asyncio.create_task((await second.finds_busy(f"{key}1")).wait(30.0))
+            await until(lambda: bool(messages._unanswered))
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            for lease in leases:
+                lease.end(Ended.STORED)
+            assert await waiting is Ended.STORED
+            assert messages.connected
+
+    run(body)
+
+
 # ---- what it costs ----
 
 
