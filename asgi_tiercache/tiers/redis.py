@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -181,6 +182,14 @@ class RedisLink:
             RedisError: the server refused the command, or the connection failed.
         """
         return await self._clients.get().blocking(*command, key=key)
+
+    def listening(self, key: Argument) -> AbstractAsyncContextManager[Any]:
+        """A context with a connection of redis-py's, open and out of any pool, to hear what is published.
+
+        Args:
+            key: In a cluster, the connection is to its owner; every node hears what is published at any.
+        """
+        return self._clients.get().listening(key)
 
     async def scan(self, match: str | bytes, *, count: int = 1000) -> AsyncGenerator[list[bytes], None]:
         """The keys of strings that fit the glob `match`, on every primary, in batches of about `count`.
