@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
-from asgi_tiercache.errors import ConfigError
+from asgi_tiercache.errors import ConfigError, TierCacheError
 
 Eviction: TypeAlias = Literal["lru", "lfu", "ttl"]
 """Which entry a full region gives up: least recently used, least frequently used, earliest to expire."""
@@ -26,6 +26,8 @@ LONGEST_LIFETIME = 31 * 86_400
 """Seconds that an entry lives at the most, whatever its policy or its response says: what the log has to remember."""
 MAX_SETTLE = 86_400
 """Seconds by which an invalidation may be dated ahead."""
+LOCK_WAIT = 5.0
+"""Seconds that a worker waits for another that computes the same, unless its policy says otherwise."""
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 METHODS = ("GET", "POST", "QUERY")
 """The methods whose responses a policy can have stored."""
@@ -115,6 +117,23 @@ class Policy:
             of no hits while it cannot be asked.
         unverified: What to do while Redis cannot confirm that nothing was invalidated: `"serve"` for a while, or
             `"bypass"` the cache.
+        stale_while_revalidate: How long past its freshness a response is served at once while it is made anew in the
+            background (RFC 5861, section 3), where it does not say so itself. 0: not at all.
+        stale_if_error: How long past its freshness it stands in for one that fails or comes too late (RFC 5861,
+            section 4), where it does not say so itself. 0: not at all.
+        soft_timeout: How long a handler may take before whoever waits is given what `stale_if_error` allows; the
+            handler goes on, and what it returns is stored.
+        hard_timeout: How long it may take at all: then the stale response, else 504; from a function `TimeoutError`.
+        finish: Whether what is being made is finished though nobody waits for it any more; False: it is cancelled.
+        lock: Whether one worker of all computes while the others wait for it. Nothing but cost depends on it.
+        lock_wait: How long to wait for another worker; then a stale response, else the handler.
+        early_refresh: `beta` of early refresh: 1 begins to renew about 2.5 fill times before the expiry, 2 about five.
+            0: not before the expiry.
+        jitter: The part of a lifetime, below 1, that chance may take off, so that what was stored together does not
+            expire together.
+        refresh_ahead: Whether what will probably be asked for again is renewed before that happens.
+        negative: For functions: which exceptions are stored like values, and for how long: `{LookupError: 10}`. Those
+            of subclasses are, too, unless these are named themselves; with 0 they are not.
         mode: Set by `Policy.http()` and `Policy.rfc9111()`.
 
     Raises:
@@ -150,6 +169,17 @@ class Policy:
     per_user: bool = False
     verify: bool = False
     unverified: Literal["serve", "bypass"] = "serve"
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    soft_timeout: float | None = None
+    hard_timeout: float | None = None
+    finish: bool = True
+    lock: bool = True
+    lock_wait: float = LOCK_WAIT
+    early_refresh: float = 0.0
+    jitter: float = 0.0
+    refresh_ahead: bool = False
+    negative: Mapping[type[Exception], float] = field(default_factory=dict)
     mode: Mode = "explicit"
 
     def __post_init__(self) -> None:
@@ -159,6 +189,7 @@ class Policy:
         self._check_kinds()
         self._check_query()
         self._check_methods()
+        _check_ageing(self)
 
     @classmethod
     def http(cls, **options: Any) -> Policy:
@@ -215,6 +246,9 @@ class Policy:
         if not isinstance(self.statuses, Collection):
             raise ConfigError("statuses", f"must hold status codes, not {self.statuses!r}")
         put("statuses", tuple(self.statuses))
+        if not isinstance(self.negative, Mapping):
+            raise ConfigError("negative", f"must map exceptions to seconds, not {self.negative!r}")
+        put("negative", MappingProxyType(dict(self.negative)))
 
     def _check_numbers(self) -> None:
         if self.ttl is None and self.mode == "explicit" and not self.status_ttl:
@@ -281,6 +315,63 @@ class Policy:
                 raise ConfigError(option, f"must be one of {', '.join(allowed)}, not {getattr(self, option)!r}")
         if not isinstance(self.region, Region):
             raise ConfigError("region", f"must be a Region, not {self.region!r}")
+
+
+def _check_ageing(policy: Policy) -> None:
+    """What a policy says of growing old: each option by itself, then what does not go together."""
+    for option in ("stale_while_revalidate", "stale_if_error"):
+        check_seconds(option, getattr(policy, option), zero=True)
+    for option in ("soft_timeout", "hard_timeout"):
+        if getattr(policy, option) is not None:
+            check_seconds(option, getattr(policy, option))
+    check_seconds("lock_wait", policy.lock_wait)
+    for option in ("early_refresh", "jitter"):
+        _check_factor(option, getattr(policy, option))
+    if policy.jitter >= 1:
+        raise ConfigError("jitter", f"must be below 1, or nothing would be left of a lifetime; not {policy.jitter!r}")
+    for option in ("finish", "lock", "refresh_ahead"):
+        if not isinstance(getattr(policy, option), bool):
+            raise ConfigError(option, f"must be True or False, not {getattr(policy, option)!r}")
+    for kind, seconds in policy.negative.items():
+        _check_exception(kind)
+        check_seconds(f"negative[{kind.__qualname__}]", seconds, zero=True)
+    _check_timeouts(policy)
+    _check_renewals(policy)
+
+
+def _check_timeouts(policy: Policy) -> None:
+    soft, hard = policy.soft_timeout, policy.hard_timeout
+    if soft is not None and hard is not None and soft >= hard:
+        raise ConfigError("soft_timeout", f"must be below hard_timeout, {hard!r}, not {soft!r}")
+    if soft is not None and policy.mode == "explicit" and not policy.stale_if_error:
+        raise ConfigError("soft_timeout", "needs stale_if_error=: nothing else may be served in time")
+    if not policy.lock and policy.lock_wait != LOCK_WAIT:
+        raise ConfigError("lock_wait", "says how long to wait for another worker, which lock=False does not do")
+
+
+def _check_renewals(policy: Policy) -> None:
+    """Work in the background never runs with what only one request says of who is asking."""
+    if policy.dependencies == "always":
+        for option in ("stale_while_revalidate", "early_refresh", "refresh_ahead"):
+            if getattr(policy, option):
+                raise ConfigError(option, "renews without a request, on which dependencies='always' depends")
+    if policy.mode != "explicit":
+        if policy.refresh_ahead:
+            raise ConfigError("refresh_ahead", "needs an explicit policy: here a handler sees more than the key holds")
+        if policy.negative:
+            raise ConfigError("negative", "is about functions; for responses there is status_ttl=")
+
+
+def _check_factor(option: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ConfigError(option, f"must be a finite number from 0 on, not {value!r}")
+
+
+def _check_exception(kind: type[Exception]) -> None:
+    if not isinstance(kind, type) or not issubclass(kind, Exception):
+        raise ConfigError("negative", f"must name classes of exceptions, not {kind!r}")
+    if issubclass(kind, TierCacheError):
+        raise ConfigError("negative", f"{kind.__qualname__} says that the cache is used wrongly, and is never stored")
 
 
 def check_seconds(option: str, value: float, *, zero: bool = False) -> float:

@@ -8,11 +8,15 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from asgi_tiercache.errors import TierError
+from asgi_tiercache.tiers.leases import Busy, Ended, Lease
+from asgi_tiercache.tiers.loops import first
 from asgi_tiercache.types import Tier, Write
 
 
@@ -40,6 +44,11 @@ class TickingClock:
     def monotonic(self) -> float:
         """The monotonic clock."""
         return self._monotonic
+
+    @property
+    def sleeping(self) -> int:
+        """How many sleep; a test may wait for them before it ticks."""
+        return sum(not sleeper.done() for _, _, sleeper in self._sleepers)
 
     def tick(self, seconds: float) -> None:
         """Let `seconds` go by, and wake who has slept long enough."""
@@ -141,6 +150,118 @@ class ScriptedTier(Tier):
             raise self._next.popleft()
         if self._failing:
             raise TierError(f"{self.name}: told to fail")
+
+
+class ScriptedLeases:
+    """Leases in memory that can be told to fail, and to be held by somebody who never ends them.
+
+    Two caches that share one behave like two processes that share a Redis. Who holds a lease holds it until its end,
+    as if renewed for ever.
+
+    Args:
+        clock: Measures waits, and when a seized lease runs out.
+    """
+
+    def __init__(self, clock: TickingClock) -> None:
+        self.calls: list[str] = []
+        """What was done, in order: `"acquire"`, `"wait"`, and `"end"` of the leases that were still held."""
+        self.waiting = 0
+        """How many wait for a lease."""
+        self._clock = clock
+        self._holders: dict[str, _Holder] = {}
+        self._failing = False
+
+    def __repr__(self) -> str:
+        return f"<ScriptedLeases {len(self.held)} held, {self.waiting} waiting>"
+
+    @property
+    def held(self) -> list[str]:
+        """The keys whose lease is held."""
+        now = self._clock.monotonic()
+        return [key for key, holder in self._holders.items() if now < holder.until]
+
+    def fail(self) -> None:
+        """Have nothing to say from now on until `recover`; who waits is told so."""
+        self._failing = True
+        for key in tuple(self._holders):
+            self._end(key, Ended.NOTHING)
+
+    def recover(self) -> None:
+        """Work again."""
+        self._failing = False
+
+    def seize(self, key: str, seconds: float = math.inf) -> None:
+        """Let the lease of `key` be held for `seconds` by somebody who never ends it; its holder has lost it."""
+        self._holders[key] = _Holder(self._clock.monotonic() + seconds)
+
+    def end(self, key: str, ended: Ended) -> None:
+        """End the lease of `key`, whoever holds it."""
+        self._end(key, ended)
+
+    async def acquire(self, key: str, seconds: float) -> Lease | Busy | None:
+        """The lease of `key`, unless it is held."""
+        self.calls.append("acquire")
+        await asyncio.sleep(0)
+        if self._failing:
+            return None
+        if key in self.held:
+            return _ScriptedBusy(self, key)
+        holder = self._holders[key] = _Holder(math.inf)
+        return _ScriptedLease(self, key, holder)
+
+    async def aclose(self) -> None:
+        """Nothing to let go of."""
+
+    async def _wait(self, key: str, seconds: float) -> Ended:
+        self.calls.append("wait")
+        holder = self._holders.get(key)
+        if holder is None:
+            return Ended.NOTHING if self._failing else Ended.GONE
+        told: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        until = self._clock.monotonic() + seconds
+        holder.waiting.append(told)
+        self.waiting += 1
+        try:
+            await first(told, self._clock, min(until, holder.until) - self._clock.monotonic())
+        finally:
+            self.waiting -= 1
+            holder.waiting.remove(told)
+        if told.done():
+            return told.result()
+        return Ended.GONE if self._clock.monotonic() >= holder.until else Ended.PATIENCE
+
+    def _end(self, key: str, ended: Ended, holder: _Holder | None = None) -> None:
+        if key in self._holders and holder in (None, self._holders[key]):
+            self.calls.append("end")
+            for told in self._holders.pop(key).waiting:
+                if not told.done():
+                    told.set_result(ended)
+
+
+@dataclass(eq=False)
+class _Holder:
+    until: float
+    waiting: list[asyncio.Future[Ended]] = field(default_factory=list)
+
+
+class _ScriptedLease(Lease):
+    def __init__(self, leases: ScriptedLeases, key: str, holder: _Holder) -> None:
+        self._leases, self._key, self._holder = leases, key, holder
+
+    @property
+    def lost(self) -> bool:
+        return self._leases._holders.get(self._key) is not self._holder
+
+    def end(self, ended: Ended) -> None:
+        self._leases._end(self._key, ended, self._holder)
+
+
+class _ScriptedBusy(Busy):
+    def __init__(self, leases: ScriptedLeases, key: str) -> None:
+        self._leases, self._key = leases, key
+
+    async def wait(self, seconds: float) -> Ended:
+        return await self._leases._wait(self._key, seconds)
 
 
 class _Response(Protocol):

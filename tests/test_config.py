@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from asgi_tiercache import FREQUENT, SESSION, STATIC, TEMPORARY, ConfigError, Policy, Region
+from asgi_tiercache.config import LOCK_WAIT
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,40 @@ def test_only_the_session_preset_insists_on_a_user() -> None:
         ("etag", lambda: Policy(ttl=1, etag="W/")),  # type: ignore[arg-type]
         ("query", lambda: Policy.http(query=["q"])),
         ("drop_query", lambda: Policy.rfc9111(drop_query=["utm_*"])),
+        ("stale_while_revalidate", lambda: Policy(ttl=1, stale_while_revalidate=-1)),
+        ("stale_while_revalidate", lambda: Policy(ttl=1, stale_while_revalidate=None)),  # type: ignore[arg-type]
+        ("stale_while_revalidate", lambda: Policy(ttl=1, stale_while_revalidate=5, dependencies="always")),
+        ("stale_if_error", lambda: Policy(ttl=1, stale_if_error=math.inf)),
+        ("soft_timeout", lambda: Policy(ttl=1, stale_if_error=9, soft_timeout=0)),
+        ("soft_timeout", lambda: Policy(ttl=1, stale_if_error=9, soft_timeout=math.nan)),
+        ("soft_timeout", lambda: Policy(ttl=1, stale_if_error=9, soft_timeout=2, hard_timeout=2)),
+        ("soft_timeout", lambda: Policy(ttl=1, soft_timeout=1)),
+        ("hard_timeout", lambda: Policy(ttl=1, hard_timeout=0)),
+        ("hard_timeout", lambda: Policy(ttl=1, hard_timeout=-1)),
+        ("hard_timeout", lambda: Policy(ttl=1, hard_timeout=math.inf)),
+        ("hard_timeout", lambda: Policy(ttl=1, hard_timeout=True)),
+        ("lock", lambda: Policy(ttl=1, lock="fleet")),  # type: ignore[arg-type]
+        ("lock_wait", lambda: Policy(ttl=1, lock_wait=0)),
+        ("lock_wait", lambda: Policy(ttl=1, lock_wait=math.nan)),
+        ("lock_wait", lambda: Policy(ttl=1, lock_wait=None)),  # type: ignore[arg-type]
+        ("lock_wait", lambda: Policy(ttl=1, lock=False, lock_wait=2)),
+        ("early_refresh", lambda: Policy(ttl=1, early_refresh=-1)),
+        ("early_refresh", lambda: Policy(ttl=1, early_refresh=math.inf)),
+        ("early_refresh", lambda: Policy(ttl=1, early_refresh=True)),
+        ("early_refresh", lambda: Policy(ttl=1, early_refresh=1, dependencies="always")),
+        ("jitter", lambda: Policy(ttl=1, jitter=1)),
+        ("jitter", lambda: Policy(ttl=1, jitter=-0.1)),
+        ("jitter", lambda: Policy(ttl=1, jitter=math.nan)),
+        ("refresh_ahead", lambda: Policy(ttl=1, refresh_ahead=1)),  # type: ignore[arg-type]
+        ("refresh_ahead", lambda: Policy(ttl=1, refresh_ahead=True, dependencies="always")),
+        ("refresh_ahead", lambda: Policy.http(refresh_ahead=True)),
+        ("negative", lambda: Policy(ttl=1, negative=LookupError)),  # type: ignore[arg-type]
+        ("negative", lambda: Policy(ttl=1, negative={"LookupError": 1})),  # type: ignore[dict-item]
+        ("negative", lambda: Policy(ttl=1, negative={KeyboardInterrupt: 1})),  # type: ignore[dict-item]
+        ("negative", lambda: Policy(ttl=1, negative={ConfigError: 1})),
+        ("negative", lambda: Policy.http(negative={LookupError: 1})),
+        ("negative[LookupError]", lambda: Policy(ttl=1, negative={LookupError: -1})),
+        ("negative[LookupError]", lambda: Policy(ttl=1, negative={LookupError: math.nan})),
         ("policy", lambda: Policy(ttl=1).but(ttll=2)),
         ("ttl", lambda: STATIC.but(ttl=-2)),
     ],
@@ -118,6 +153,33 @@ def test_lists_and_single_texts_become_tuples_and_header_names_lose_their_case()
     policy = Policy(ttl=1, tags="a", query="q", vary_on=["Accept", "accept"], ignore=["X-Other"], drop_query=["utm_*"])
     assert (policy.tags, policy.query) == (("a",), ("q",))
     assert (policy.vary_on, policy.ignore, policy.drop_query) == (("accept",), ("x-other",), ("utm_*",))
+
+
+def test_ageing_is_off_unless_asked_for_and_the_lock_is_on() -> None:
+    policy = Policy(ttl=1)
+    assert (policy.stale_while_revalidate, policy.stale_if_error) == (0, 0)
+    assert (policy.soft_timeout, policy.hard_timeout, policy.early_refresh, policy.jitter) == (None, None, 0, 0)
+    assert (policy.refresh_ahead, policy.negative, policy.lock, policy.lock_wait) == (False, {}, True, LOCK_WAIT)
+
+
+def test_what_ages_gracefully_in_every_way_is_a_policy() -> None:
+    policy = Policy(
+        ttl=60,
+        stale_while_revalidate=30,
+        stale_if_error=3600,
+        soft_timeout=0.5,
+        hard_timeout=5,
+        lock_wait=1,
+        early_refresh=1,
+        jitter=0.1,
+        refresh_ahead=True,
+        negative={LookupError: 10, KeyError: 0},
+    )
+    assert policy.but(lock=False, lock_wait=LOCK_WAIT).negative == {LookupError: 10, KeyError: 0}
+
+
+def test_in_http_mode_a_response_may_say_itself_what_a_soft_timeout_serves() -> None:
+    assert Policy.http(soft_timeout=1).soft_timeout == 1
 
 
 def test_the_http_policies_need_no_lifetime_and_are_not_strict() -> None:
@@ -167,3 +229,5 @@ def test_policies_and_regions_are_frozen(made: Any, name: str) -> None:
         setattr(made, name, "x")
     with pytest.raises(TypeError):
         Policy(status_ttl={404: 1}).status_ttl[404] = 2  # type: ignore[index]
+    with pytest.raises(TypeError):
+        Policy(ttl=1, negative={KeyError: 1}).negative[KeyError] = 2  # type: ignore[index]

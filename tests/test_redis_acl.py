@@ -12,11 +12,16 @@ import pytest
 
 from asgi_tiercache import TierCache
 from asgi_tiercache.testing import TickingClock
+from asgi_tiercache.tiers.breaker import Breaker
+from asgi_tiercache.tiers.leases import Busy, Ended, Lease
 from asgi_tiercache.tiers.redis import RedisLink
+from asgi_tiercache.tiers.redisleases import RedisLeases
+from asgi_tiercache.types import SystemClock
 from tests.clusters import ClusterServers, ask
 from tests.conftest import BINARIES
 from tests.engine.doubles import written
 from tests.servers import RedisServer
+from tests.tiers.doubles import Recorder
 
 PAGE = Path(__file__).parents[1] / "docs" / "redis.md"
 NEEDED = [
@@ -34,6 +39,9 @@ LISTED: list[tuple[str | int, ...]] = [
     ("UNLINK", "shop:k"),
     ("DEL", "{shop}:control"),
     ("EXISTS", "{shop}:control"),
+    ("PTTL", "shop:k"),
+    ("PEXPIRE", "shop:k", 1000),
+    ("PUBLISH", "shop:k{}lease", "stored"),
     ("HSET", "{shop}:control", "a", "1"),
     ("HGET", "{shop}:control", "a"),
     ("HMGET", "{shop}:control", "a", "b"),
@@ -59,7 +67,7 @@ def rules(block: int) -> list[str]:
     """The words of one of the page's blocks of rules."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     text = [text for language, text in blocks if not language][block]
-    return [word for word in text.split() if word[0] in "+-~" or word in ("resetkeys", "resetchannels")]
+    return [word for word in text.split() if word[0] in "+-~&" or word in ("resetkeys", "resetchannels")]
 
 
 def grant(servers: Sequence[RedisServer], words: Sequence[str]) -> str:
@@ -131,7 +139,35 @@ def test_the_rules_of_the_page_suffice_for_each_command_that_they_name(server: R
 
     asyncio.run(body())
     named = {str(command[0]).lower().replace(" ", "|") for command in LISTED} | {"evalsha", "select", "client|setname"}
+    named |= {"subscribe", "unsubscribe"}  # not on a connection that is asked other things
     assert {f"+{name}" for name in named} == {word for word in rules(0) if word[0] == "+"}
+
+
+async def lease_ends(url: str) -> list[Ended | None]:
+    """How two waits for leases end, the second listening to another channel, as the user of `url`."""
+    signals = Recorder()
+    breaker = Breaker(tier="L2", deadline=5.0, clock=SystemClock(), signals=signals)
+    links = [RedisLink(url) for _ in range(2)]
+    first, second = (RedisLeases(link, breaker, clock=SystemClock(), signals=signals) for link in links)
+    ends: list[Ended | None] = []
+    for key in ("shop:a", "shop:b"):
+        lease, busy = await first.acquire(key, 30.0), await second.acquire(key, 30.0)
+        assert isinstance(lease, Lease)
+        assert isinstance(busy, Busy)
+        waiting = asyncio.create_task(busy.wait(30.0))
+        await asyncio.sleep(0.2)
+        lease.end(Ended.STORED)
+        ends.append(await waiting)
+    for leases, link in zip((first, second), links, strict=True):
+        await leases.aclose()
+        await link.aclose()
+    assert signals.seen == []
+    return ends
+
+
+def test_the_rules_of_the_page_suffice_for_leases(server: RedisServer) -> None:
+    url = with_user(server, grant([server], rules(0)))
+    assert asyncio.run(lease_ends(url)) == [Ended.STORED, Ended.STORED]
 
 
 @pytest.mark.parametrize("word", NEEDED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asgi_tiercache.codec.entries import MAX_BODY, Rejected, decode, encode
+from asgi_tiercache.codec.failures import FailureCodec
 from asgi_tiercache.codec.values import ValueCodec, codec_for
 
-__all__ = ["MAX_BODY", "Rejected", "ValueCodec", "codec_for", "decode", "encode"]
+__all__ = ["MAX_BODY", "FailureCodec", "Rejected", "ValueCodec", "codec_for", "decode", "encode"]

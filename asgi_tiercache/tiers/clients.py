@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
+
+from redis.exceptions import ConnectionError
 
 Argument = bytes | str | int | float
 Command = Sequence[Argument]
@@ -57,6 +61,21 @@ class OwnConnections:
             await connection.disconnect(nowait=True)
         return reply
 
+    @contextlib.asynccontextmanager
+    async def lend(self) -> AsyncIterator[Any]:
+        """An open connection for whoever reads more from it than one reply to each command; closed afterwards."""
+        connection = self._make()
+        connection.socket_timeout = None  # a client that was given may have one, but silence is no failure here
+        self._busy.add(connection)
+        try:
+            await connection.connect()
+            if connection not in self._busy:
+                raise ConnectionError("told to end before it was connected")
+            yield connection
+        finally:
+            self._busy.discard(connection)
+            await connection.disconnect(nowait=True)
+
     async def aclose(self) -> None:
         """Close all of them, those in use included."""
         connections = [*self._idle, *self._busy]
@@ -90,6 +109,10 @@ class Client(ABC):
     @abstractmethod
     async def blocking(self, *command: Argument, key: Argument) -> Any:
         """The reply to a command that may wait, on a connection that nobody else uses meanwhile."""
+
+    @abstractmethod
+    def listening(self, key: Argument) -> AbstractAsyncContextManager[Any]:
+        """A connection of redis-py's, open, to hear what is published; to the owner of `key`, in a cluster."""
 
     @abstractmethod
     def scan(self, match: Argument, count: int) -> AsyncGenerator[list[bytes], None]:
@@ -133,6 +156,9 @@ class SingleClient(Client):
 
     async def blocking(self, *command: Argument, key: Argument) -> Any:
         return await self._own.ask(*command)
+
+    def listening(self, key: Argument) -> AbstractAsyncContextManager[Any]:
+        return self._own.lend()
 
     async def scan(self, match: Argument, count: int) -> AsyncGenerator[list[bytes], None]:
         cursor = -1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 from redis.asyncio import RedisCluster
@@ -87,6 +88,12 @@ class ClusterClient(Client):
             self._gave_up_waiting = True
             raise
 
+    @contextlib.asynccontextmanager
+    async def listening(self, key: Argument) -> AsyncIterator[Any]:
+        own = self._connections_to(await self._owner(key))
+        async with own.lend() as connection:
+            yield connection
+
     async def scan(self, match: Argument, count: int) -> AsyncGenerator[list[bytes], None]:
         await self.redis.initialize()
         for node in self.redis.get_primaries():
@@ -142,14 +149,16 @@ class ClusterClient(Client):
             return replies
 
     async def _blocking(self, command: Command, key: Argument) -> Any:
-        node = await self._owner(key)
+        return await self._connections_to(await self._owner(key)).ask(*command)
+
+    def _connections_to(self, node: Any) -> OwnConnections:
         own = self._own.get(node.name)
         if own is None:
             own = self._own[node.name] = OwnConnections(
                 lambda: node.connection_class(**{**node.connection_kwargs, "retry": Retry(NoBackoff(), 0)}),
                 node.parse_response,
             )
-        return await own.ask(*command)
+        return own
 
     async def _owner(self, key: Argument) -> Any:
         """The primary that owns the slot of `key`."""

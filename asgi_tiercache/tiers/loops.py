@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from asgi_tiercache.types import Clock
+
 T = TypeVar("T")
 
 PATIENCE = 0.25
@@ -92,6 +94,15 @@ async def end(task: asyncio.Task[Any]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=PATIENCE)
+
+
+async def first(future: asyncio.Future[Any], clock: Clock, seconds: float) -> None:
+    """Return when `future` is done, or after `seconds`."""
+    sleeper = asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait({future, sleeper}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sleeper.cancel()
 
 
 class OneTask:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -182,6 +183,14 @@ class RedisLink:
         """
         return await self._clients.get().blocking(*command, key=key)
 
+    def listening(self, key: Argument) -> AbstractAsyncContextManager[Any]:
+        """A context with a connection of redis-py's, open and out of any pool, to hear what is published.
+
+        Args:
+            key: In a cluster, the connection is to its owner; every node hears what is published at any.
+        """
+        return self._clients.get().listening(key)
+
     async def scan(self, match: str | bytes, *, count: int = 1000) -> AsyncGenerator[list[bytes], None]:
         """The keys of strings that fit the glob `match`, on every primary, in batches of about `count`.
 
@@ -219,6 +228,10 @@ class RedisTier(Tier):
 
     def __init__(self, link: RedisLink, *, name: str = "L2", prefix: str = "") -> None:
         self.name = name
+        self.link = link
+        """The Redis."""
+        self.prefix = prefix
+        """What stands before each key."""
         self._link = link
         self._prefix = prefix
 

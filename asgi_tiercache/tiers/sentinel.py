@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.asyncio.sentinel import SentinelConnectionPool
@@ -78,6 +78,12 @@ class SentinelClient(SingleClient):
     async def blocking(self, *command: Argument, key: Argument) -> Any:
         await self._look()
         return await super().blocking(*command, key=key)
+
+    @contextlib.asynccontextmanager
+    async def listening(self, key: Argument) -> AsyncIterator[Any]:
+        await self._look()
+        async with super().listening(key) as connection:
+            yield connection
 
     async def ping(self) -> None:
         # A master that hangs would not name its successor.

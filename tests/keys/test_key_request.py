@@ -56,6 +56,22 @@ def test_the_endpoint_is_the_raw_path_and_the_path_what_the_application_sees() -
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"stale_while_revalidate": 5},
+        {"stale_if_error": 5, "soft_timeout": 1, "hard_timeout": 2},
+        {"lock": False},
+        {"lock_wait": 1},
+        {"early_refresh": 1, "jitter": 0.1, "refresh_ahead": True},
+        {"negative": {LookupError: 1}},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_how_responses_age_is_no_part_of_their_keys(options: dict[str, Any]) -> None:
+    assert key_of(http_scope(), PLAIN.but(**options)) == key_of(http_scope())
+
+
+@pytest.mark.parametrize(
     ("root", "path", "place"),
     [
         ("/app", "/app/x", "/app/x"),
