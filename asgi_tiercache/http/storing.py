@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from asgi_tiercache.config import Policy
 from asgi_tiercache.http.directives import Directives, targeted
@@ -19,6 +19,8 @@ from asgi_tiercache.http.freshness import (
 )
 from asgi_tiercache.http.vary import vary_names
 from asgi_tiercache.types import Header
+
+T = TypeVar("T")
 
 Reason: TypeAlias = Literal[
     "no-store", "private", "no-cache", "partial", "status", "set-cookie", "vary", "credential", "no-freshness", "ttl"
@@ -306,8 +308,11 @@ def _must_revalidate(case: _Case, *, stated: bool) -> bool:
 
 
 def _store(case: _Case, lifetime: float, age: float, *, must_revalidate: bool) -> Store:
-    while_revalidate = 0 if must_revalidate else case.directives.seconds("stale-while-revalidate") or 0
-    if_error: float | None = 0 if must_revalidate else case.directives.seconds("stale-if-error")
+    policy = case.policy
+    while_revalidate = (
+        0.0 if must_revalidate else _permitted(case, "stale-while-revalidate", policy.stale_while_revalidate)
+    )
+    if_error = 0.0 if must_revalidate else _permitted(case, "stale-if-error", policy.stale_if_error or None)
     kept = _kept(case, stale=age >= lifetime, must_revalidate=must_revalidate)
     if kept:
         kept += max(0.0, age - lifetime)  # what arrives stale is kept as long as what has just become so
@@ -328,6 +333,12 @@ def _store(case: _Case, lifetime: float, age: float, *, must_revalidate: bool) -
         without=case.without,
         partial=case.status == 206,
     )
+
+
+def _permitted(case: _Case, name: str, own: T) -> float | T:
+    """The seconds that the response permits with the directive `name`; where it says nothing, the policy's own."""
+    seconds = case.directives.seconds(name)
+    return own if seconds is None else float(seconds)
 
 
 def _kept(case: _Case, *, stale: bool, must_revalidate: bool) -> float:

@@ -167,3 +167,11 @@ def test_more_retention_never_keeps_less(policy: Policy, first: int, more: int) 
     else:
         assert isinstance(high, Store)
         assert low.retention <= high.retention
+
+
+@EVERY_MODE
+def test_the_policys_own_stale_seconds_count_where_the_response_says_nothing(policy: Policy) -> None:
+    policy = policy.but(stale_while_revalidate=5, stale_if_error=7, retention=0)
+    assert _kept(policy, "max-age=60") == Kept(False, 5, 7, 7)
+    assert _kept(policy, "max-age=60, stale-while-revalidate=1, stale-if-error=0") == Kept(False, 1, 0, 1)
+    assert _kept(policy, "max-age=60, must-revalidate") == Kept(True, 0, 0, 0)
