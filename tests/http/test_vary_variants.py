@@ -100,6 +100,7 @@ def test_case_counts_in_the_parameters_of_media_ranges_only() -> None:
 
 def test_blanks_do_not_split_media_ranges_unless_they_are_quoted() -> None:
     assert normalise("accept", b"text/html;a=B ; q=0.5") == normalise("accept", b"text/html ;a=B;q=0.5")
+    assert normalise("accept", b'Text/HTML ; a="b"') == normalise("accept", b'text/html;a="b"')
     assert normalise("accept", b'text/html;a="b ; c"') != normalise("accept", b'text/html;a="b;c"')
     assert normalise("accept", b"text/html, a/b") != normalise("accept", b"a/b, text/html")
 
