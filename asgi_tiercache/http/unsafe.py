@@ -103,7 +103,7 @@ def represents_target(
     lines = values(headers, b"content-location")
     if status != 200 or len(lines) != 1 or values(request, b"range"):
         return False
-    if resolve(lines[0], target) != (target.path or "/", target.query) or b"#" in lines[0]:
+    if resolve(lines[0], target) != (target.path, target.query) or b"#" in lines[0]:
         return False
     aimed_at_us = targeted(headers)
     directives = Directives.parse(headers) if aimed_at_us is None else aimed_at_us
@@ -124,8 +124,7 @@ def _origin(uri: SplitResult) -> tuple[str, str, int] | None:
     Raises:
         ValueError: the port is none.
     """
-    scheme = uri.scheme.lower()
-    default = _DEFAULT_PORTS.get(scheme)
+    default = _DEFAULT_PORTS.get(uri.scheme)
     if default is None or not uri.hostname:
         return None
-    return scheme, uri.hostname, default if uri.port is None else uri.port
+    return uri.scheme, uri.hostname, default if uri.port is None else uri.port

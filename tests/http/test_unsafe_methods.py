@@ -65,6 +65,7 @@ def test_a_reference_is_resolved_against_the_target(reference: str, path: str) -
     "reference",
     [
         "https://example.org/x",
+        "https://example.org:80/x",
         "http://example.org:8080/x",
         "http://example.com/x",
         "http://sub.example.org/x",
