@@ -76,7 +76,8 @@ def resolve(reference: bytes, target: TargetURI) -> Reference | None:
         if _FOREIGN.search(text) or (given.netloc and not known) or (given.scheme and not given.netloc):
             return None  # `urlsplit` would drop some of these characters, `urljoin` take the last for relative
         base = urlsplit(f"{target.scheme}://{target.authority if known else 'unknown.invalid'}{target.path}")
-        there = urlsplit(urljoin(base._replace(query=target.query).geturl(), text))
+        query = "" if text.startswith("?") else target.query  # `urljoin` takes an empty query for none
+        there = urlsplit(urljoin(base._replace(query=query).geturl(), text))
         origin = _origin(base)
         if origin is None or _origin(there) != origin:
             return None

@@ -202,11 +202,12 @@ def test_hostile_elements_take_linear_time() -> None:
 
 
 def test_a_targeted_field_holds_directives() -> None:
-    directives = _targeted("max-age=600, must-revalidate", 'private="a, b";x=1')
+    directives = _targeted("max-age=600, must-revalidate", 'private="a, b";x=1, no-cache="c"')
     assert directives is not None
     assert directives.seconds("max-age") == 600
     assert "must-revalidate" in directives
     assert directives.fields("private") == frozenset({"a", "b"})
+    assert directives.fields("no-cache") == frozenset({"c"})
 
 
 def test_an_extension_alone_makes_a_targeted_field_valid() -> None:

@@ -135,6 +135,12 @@ def test_several_lines_are_one_value() -> None:
     assert variant(("accept-encoding",), split) == variant(("accept-encoding",), [(b"accept-encoding", b"br, gzip")])
 
 
+def test_no_value_passes_for_the_field_behind_it() -> None:
+    one = variant(("a", "b"), [(b"a", b"xb=y")])
+    other = variant(("a", "b"), [(b"a", b"x"), (b"b", b"yb")])
+    assert one != other
+
+
 def test_only_the_named_fields_count() -> None:
     headers = [(b"origin", b"a"), (b"x", b"1")]
     assert variant(("origin",), headers) == variant(("origin",), iter([(b"x", b"2"), (b"origin", b"a")]))

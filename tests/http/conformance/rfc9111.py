@@ -424,6 +424,7 @@ ROWS = table(
         "http.wire.test_head::test_a_head_that_agrees_freshens_what_is_stored",
         "http.wire.test_head::test_a_head_tells_only_of_the_variant_that_it_asks_for",
         "http.wire.test_head::test_a_head_that_fails_tells_nothing",
+        "http.wire.test_head::test_a_head_with_a_condition_tells_the_same_as_one_without",
     ),
     shown(
         "4.3.5",
@@ -436,6 +437,7 @@ ROWS = table(
         "SHOULD",
         "take what does not agree for stale",
         "http.wire.test_head::test_a_head_that_does_not_agree_makes_it_stale",
+        "http.wire.test_head::test_what_a_head_makes_stale_has_been_so_since_then_or_longer",
     ),
     shown(
         "4.3.5",
