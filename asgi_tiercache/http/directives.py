@@ -17,7 +17,7 @@ _NAME = re.compile(TOKEN)
 # A field name is a token. One with an apostrophe is nobody's: it comes from an argument in single quotes, which are
 # no quotes (RFC 9110, section 5.6.4), and would leave the fields that were meant unprotected.
 _FIELD_NAME = re.compile(TOKEN.replace("'", ""))
-_DIRECTIVE = re.compile(rf'(?P<name>{TOKEN})(?:=(?:(?P<token>{TOKEN})|"(?P<quoted>(?:[^"\\]|\\.)*+)"))?', re.DOTALL)
+_DIRECTIVE = re.compile(rf'(?P<name>{TOKEN})(?:=(?:(?P<token>{TOKEN})|"(?P<quoted>(?:[^"\\]|\\.)*+)"))?')
 _FIELD_LISTS = frozenset({"no-cache", "private"})
 _WITH_SECONDS = frozenset({"max-age", "s-maxage", "stale-if-error", "stale-while-revalidate"})
 
@@ -105,7 +105,7 @@ def targeted(headers: Iterable[Header]) -> Directives | None:
 def _directive(element: str) -> tuple[str, str | None] | None:
     if match := _DIRECTIVE.fullmatch(element):
         quoted: str | None = match["quoted"]
-        argument = match["token"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)
+        argument = match["token"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
         return match["name"].lower(), argument
     name = _NAME.match(element)
     return (name[0].lower(), "") if name else None

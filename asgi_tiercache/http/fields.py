@@ -34,8 +34,8 @@ _HTTP_DATE = (
     rf"{_LONG_DAY}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT",  # rfc850-date
     rf"{_DAY} {_MONTH} (?P<day>[0-9]{{2}}| [0-9]) {_TIME} (?P<year>[0-9]{{4}})",  # asctime-date
 )
-_STRICT = tuple(re.compile(pattern, re.ASCII) for pattern in _HTTP_DATE)
-_ANY_CASE = tuple(re.compile(pattern, re.ASCII | re.IGNORECASE) for pattern in _HTTP_DATE)
+_STRICT = tuple(re.compile(pattern) for pattern in _HTTP_DATE)
+_ANY_CASE = tuple(re.compile(pattern, re.IGNORECASE) for pattern in _HTTP_DATE)
 
 
 def values(headers: Iterable[Header], name: bytes) -> list[bytes]:

@@ -30,12 +30,8 @@ def invalidated_groups(headers: Iterable[Header]) -> tuple[str, ...]:
 
 
 def _strings(headers: Iterable[Header], name: bytes) -> tuple[str, ...]:
-    lines = values(headers, name)
-    members = parse_list(b", ".join(lines)) if lines else None
-    if not members:
-        return ()
     found: dict[str, None] = {}
-    for member in members:
+    for member in parse_list(b", ".join(values(headers, name))) or ():
         # The exact type: Tokens and Display Strings are texts of another kind.
         if not isinstance(member, Item) or type(member.value) is not str:
             return ()

@@ -23,7 +23,7 @@ MAX_RANGES = 32
 MAX_OVERLAPPING = 2
 """So is one of which more ranges than these overlap others: no client has a use for that, but an attacker has."""
 
-_RANGES = re.compile(rb"bytes=(.*)", re.IGNORECASE | re.DOTALL)  # range units have no case (section 14.1)
+_RANGES = re.compile(rb"bytes=(.*)", re.IGNORECASE)  # range units have no case (section 14.1)
 _RANGE = re.compile(rb"(?P<first>[0-9]*)-(?P<last>[0-9]*)")
 _CONTENT_RANGE = re.compile(rb"bytes (?P<first>[0-9]+)-(?P<last>[0-9]+)/(?P<length>[0-9]+|\*)", re.IGNORECASE)
 _MOST_DIGITS = 18
@@ -227,7 +227,7 @@ def _range(member: bytes) -> Range | None:
     if match is None or member == b"-":
         return None
     first, last = match["first"], match["last"]
-    if first and last and _magnitude(last) < _magnitude(first):
+    if last and _magnitude(last) < _magnitude(first):
         return None
     return Range(_position(first) if first else None, _position(last) if last else None)
 

@@ -76,7 +76,8 @@ def resolve(reference: bytes, target: TargetURI) -> Reference | None:
         if _FOREIGN.search(text) or (given.netloc and not known) or (given.scheme and not given.netloc):
             return None  # `urlsplit` would drop some of these characters, `urljoin` take the last for relative
         base = urlsplit(f"{target.scheme}://{target.authority if known else 'unknown.invalid'}{target.path}")
-        there = urlsplit(urljoin(base._replace(query=target.query).geturl(), text))
+        query = "" if text.startswith("?") else target.query  # `urljoin` takes an empty query for none
+        there = urlsplit(urljoin(base._replace(query=query).geturl(), text))
         origin = _origin(base)
         if origin is None or _origin(there) != origin:
             return None
@@ -103,7 +104,7 @@ def represents_target(
     lines = values(headers, b"content-location")
     if status != 200 or len(lines) != 1 or values(request, b"range"):
         return False
-    if resolve(lines[0], target) != (target.path or "/", target.query) or b"#" in lines[0]:
+    if resolve(lines[0], target) != (target.path, target.query) or b"#" in lines[0]:
         return False
     aimed_at_us = targeted(headers)
     directives = Directives.parse(headers) if aimed_at_us is None else aimed_at_us
@@ -124,8 +125,7 @@ def _origin(uri: SplitResult) -> tuple[str, str, int] | None:
     Raises:
         ValueError: the port is none.
     """
-    scheme = uri.scheme.lower()
-    default = _DEFAULT_PORTS.get(scheme)
+    default = _DEFAULT_PORTS.get(uri.scheme)
     if default is None or not uri.hostname:
         return None
-    return scheme, uri.hostname, default if uri.port is None else uri.port
+    return uri.scheme, uri.hostname, default if uri.port is None else uri.port

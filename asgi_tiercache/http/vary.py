@@ -111,7 +111,7 @@ def _media_range(element: str) -> str:
 
 def _weighted_list(value: bytes) -> bytes:
     """Names and their weights in the order given: some servers take the first for the best (RFC 9110, 12.5.4)."""
-    return ",".join(map(_weighted, _elements(value))).lower().encode("latin-1")
+    return ",".join(map(_weighted, _elements(value))).encode("latin-1")
 
 
 def _elements(value: bytes) -> list[str]:

@@ -8,7 +8,6 @@ from starlette.types import Message
 
 from asgi_tiercache.engine.core import Found
 from asgi_tiercache.http import cache_status
-from asgi_tiercache.http.conditional import is_conditional
 from asgi_tiercache.http.validation import freshened, head_agrees, own_headers
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.tee import CACHE_STATUS, Tee
@@ -42,9 +41,8 @@ class HeadExchange:
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            lines = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
-            if message["status"] == 200 and not is_conditional(self._exchange.request.scope["headers"]):
-                self._headers = lines
+            if message["status"] == 200:
+                self._headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
             line = (CACHE_STATUS, cache_status.forward("method", detail="head"))
             message = {**message, "headers": [*message.get("headers", ()), line]}
         elif not message.get("more_body", False) and self._headers is not None:

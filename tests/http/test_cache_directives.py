@@ -84,7 +84,7 @@ def test_repeating_the_same_seconds_is_no_conflict() -> None:
 
 
 def test_a_directive_in_a_quoted_string_is_none() -> None:
-    directives = _parse(r'ext="max-age=60, \", public", no-transform')
+    directives = _parse('ext="max-age=60, \\", \\\n, public", no-transform')
     assert "max-age" not in directives
     assert "public" not in directives
     assert "no-transform" in directives
@@ -124,6 +124,12 @@ def test_what_permits_does_so_where_it_is_well_formed() -> None:
 )
 def test_what_permits_with_a_number_of_seconds_needs_one(line: str, granted: bool) -> None:
     assert _parse(line).grants("s-maxage") is granted
+
+
+@pytest.mark.parametrize("name", ["max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"])
+def test_every_directive_with_seconds_permits_with_them_alone(name: str) -> None:
+    assert _parse(f"{name}=0").grants(name)
+    assert not _parse(name).grants(name)
 
 
 def test_field_names_of_a_limited_directive() -> None:
@@ -196,11 +202,12 @@ def test_hostile_elements_take_linear_time() -> None:
 
 
 def test_a_targeted_field_holds_directives() -> None:
-    directives = _targeted("max-age=600, must-revalidate", 'private="a, b";x=1')
+    directives = _targeted("max-age=600, must-revalidate", 'private="a, b";x=1, no-cache="c"')
     assert directives is not None
     assert directives.seconds("max-age") == 600
     assert "must-revalidate" in directives
     assert directives.fields("private") == frozenset({"a", "b"})
+    assert directives.fields("no-cache") == frozenset({"c"})
 
 
 def test_an_extension_alone_makes_a_targeted_field_valid() -> None:

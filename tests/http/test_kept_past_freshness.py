@@ -88,10 +88,12 @@ class TestHttpModes:
 
 @HTTP_MODES
 def test_an_error_does_not_stand_in_for_another_unless_it_says_so(policy: Policy) -> None:
-    assert _kept(policy, "max-age=60", status=503) == Kept(False, 0, 0, 0)
-    assert _kept(policy, "max-age=60", status=503, etag='"1"') == Kept(False, 0, 0, 3600)
-    assert _kept(policy, "max-age=60, stale-if-error=7", status=503) == Kept(False, 0, 7, 7)
-    assert _kept(policy, "max-age=60", status=404).if_error == 3600
+    for status in (500, 503):
+        assert _kept(policy, "max-age=60", status=status) == Kept(False, 0, 0, 0)
+        assert _kept(policy, "max-age=60", status=status, etag='"1"') == Kept(False, 0, 0, 3600)
+        assert _kept(policy, "max-age=60, stale-if-error=7", status=status) == Kept(False, 0, 7, 7)
+    for status in (404, 499):
+        assert _kept(policy, "max-age=60", status=status) == Kept(False, 0, 3600, 3600)
     headers = [(b"cache-control", b"max-age=0")]
     assert judge_response(policy, 503, headers, credentialed=False, now=NOW) == Refuse("ttl")
 

@@ -176,7 +176,8 @@ def test_what_does_not_exist_is_left_out(value: bytes, found: list[tuple[int, in
 
 
 @pytest.mark.parametrize(
-    ("value", "found"), [(b"bytes=0-", []), (b"bytes=-0", []), (b"bytes=-1", None), (b"bytes=0-,-1", None)]
+    ("value", "found"),
+    [(b"bytes=0-", []), (b"bytes=0-5", []), (b"bytes=-0", []), (b"bytes=-1", None), (b"bytes=0-,-1", None)],
 )
 def test_of_nothing_only_the_end_is_nothing(value: bytes, found: list[tuple[int, int]] | None) -> None:
     assert spans(value, 0) == found
@@ -188,6 +189,8 @@ def test_of_nothing_only_the_end_is_nothing(value: bytes, found: list[tuple[int,
         (b"bytes=8-9,0-1", [(8, 9), (0, 1)]),  # in the order that is asked for
         (b"bytes=8-9,0-1,2-3", [(8, 9), (0, 3)]),
         (b"bytes=4-5,8-9,0-4", [(0, 5), (8, 9)]),
+        (b"bytes=0-4,8-9,4-5", [(0, 5), (8, 9)]),
+        (b"bytes=0-0,4-5,5-6", [(0, 0), (4, 6)]),
         (b"bytes=0-1,0-1", [(0, 1)]),
         (b"bytes=0-9,3-4", [(0, 9)]),
         (b"bytes=0-1,2-3,4-5,6-7", [(0, 7)]),  # touching is not overlapping
@@ -274,6 +277,7 @@ def test_what_does_not_exist_is_refused_with_the_length() -> None:
         (b"cache-control", b"max-age=60"),
         (b"cdn-cache-control", b"max-age=60"),
         (b"expires", DATE),
+        (b"pragma", b"no-cache"),
         (b"date", DATE),
         (b"vary", b"origin"),
         (b"access-control-allow-origin", b"*"),
@@ -311,7 +315,7 @@ def test_a_206_has_what_the_200_would_have(value: bytes) -> None:
 
 
 def test_a_client_that_resumes_is_not_told_again_what_it_has() -> None:
-    headers = [(name, b'"x"') for name in [*KEPT, *DESCRIPTION]]
+    headers = [(name, b'"x"') for name in [*KEPT, *DESCRIPTION, b"content-encoding"]]
     answer = cut(b"bytes=0-1", b"0123456789", *headers, extra=((b"if-range", b'"x"'),))
     assert answer is not None
     assert [name for name, _ in answer.headers] == [*KEPT, b"content-range", b"content-length"]
@@ -362,6 +366,10 @@ def test_a_part_without_content_range_or_with_two_holds_nothing() -> None:
     assert parse_content_range([], 5) is None
     assert parse_content_range([(b"content-range", b"bytes 0-4/10")] * 2, 5) is None
     assert parse_content_range([(b"content-range", b"bytes 5-4/10")], 0) is None
+
+
+def test_a_part_may_be_a_single_byte() -> None:
+    assert parse_content_range([(b"content-range", b"bytes 4-4/10")], 1) == ContentRange(Span(4, 4), 10)
 
 
 def stored_part(value: bytes, held: bytes, *extra: Header) -> Answer | None:

@@ -75,6 +75,7 @@ def test_of_several_demands_the_strictest_counts() -> None:
     directives = _parse("min-fresh=5, min-fresh=10, min-fresh=x, max-age=5, max-age=10")
     assert directives.min_fresh == 10
     assert directives.max_age == 0
+    assert _parse("min-fresh=x").min_fresh == 0
 
 
 def test_no_cache_takes_no_stored_answer() -> None:

@@ -87,6 +87,7 @@ def test_a_stale_response_is_used_while_it_is_validated_unless_the_client_wants_
 def test_stale_while_revalidate_ends() -> None:
     assert judge(NO_DIRECTIVES, age=70, lifetime=60, stale_while_revalidate=9.9) is Use.VALIDATE
     assert judge(_asking("max-stale"), age=70, lifetime=60, stale_while_revalidate=9.9) is Use.STALE
+    assert judge(NO_DIRECTIVES, age=61, lifetime=60, stale_while_revalidate=1) is Use.WHILE_REVALIDATED
 
 
 def test_without_stale_while_revalidate_not_even_a_response_of_that_very_moment_is_used() -> None:

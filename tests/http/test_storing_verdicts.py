@@ -270,6 +270,7 @@ def test_set_ttl_comes_before_the_status_ttl_and_that_before_the_ttl() -> None:
     assert _stored(policy, {}, 200).lifetime == 7
     assert _stored(policy, {}, 203).lifetime == 30
     assert _stored(policy, {}, 404, set_ttl=1.5).lifetime == 1.5
+    assert _stored(policy, {}, 404, set_ttl=0.5).lifetime == 0.5
 
 
 @EVERY_MODE

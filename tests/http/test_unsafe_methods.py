@@ -61,10 +61,16 @@ def test_a_reference_is_resolved_against_the_target(reference: str, path: str) -
     assert found.path == path
 
 
+@pytest.mark.parametrize(("reference", "query"), [("", "q=1"), ("#part", "q=1"), ("?", ""), ("42", ""), ("?x", "x")])
+def test_only_a_reference_without_a_path_keeps_the_query(reference: str, query: str) -> None:
+    assert resolve(reference.encode(), TARGET) == ("/videos/42", query)
+
+
 @pytest.mark.parametrize(
     "reference",
     [
         "https://example.org/x",
+        "https://example.org:80/x",
         "http://example.org:8080/x",
         "http://example.com/x",
         "http://sub.example.org/x",

@@ -88,10 +88,15 @@ def test_two_validators_of_a_kind_are_none() -> None:
     assert conditions([dated(b"yesterday")]) == []
 
 
-@pytest.mark.parametrize("status", [0, 1, 206, 301, 304, 404, 500])
+@pytest.mark.parametrize("status", [0, 1, 199, 206, 300, 301, 304, 404, 500])
 def test_only_a_whole_success_is_asked_about(status: int) -> None:
     assert conditions([tagged(b'"a"', status=status)]) == []
     assert selected([tagged(b'"a"', status=status)], [(b"etag", b'"a"')]) == []
+
+
+@pytest.mark.parametrize("status", [200, 204, 299])
+def test_any_whole_success_is_asked_about(status: int) -> None:
+    assert conditions([tagged(b'"a"', status=status)]) == [(b"if-none-match", b'"a"')]
 
 
 def test_the_number_of_responses_asked_about_is_bounded() -> None:
@@ -123,6 +128,7 @@ def test_a_weak_validator_selects_the_latest_that_matches() -> None:
     old, new, other = tagged(b'W/"a"', 1), tagged(b'W/"a"', 2), tagged(b'W/"b"', 3)
     assert selected([old, new, other], [(b"etag", b'W/"a"')]) == [new]
     assert selected([tagged(b'"a"')], [(b"etag", b'W/"b"')]) == []
+    assert selected([stored()], [(b"etag", b'W/"b"')]) == []
 
 
 def test_a_weak_entity_tag_matches_the_strong_one_of_the_same_text() -> None:

@@ -100,6 +100,7 @@ def test_case_counts_in_the_parameters_of_media_ranges_only() -> None:
 
 def test_blanks_do_not_split_media_ranges_unless_they_are_quoted() -> None:
     assert normalise("accept", b"text/html;a=B ; q=0.5") == normalise("accept", b"text/html ;a=B;q=0.5")
+    assert normalise("accept", b'Text/HTML ; a="b"') == normalise("accept", b'text/html;a="b"')
     assert normalise("accept", b'text/html;a="b ; c"') != normalise("accept", b'text/html;a="b;c"')
     assert normalise("accept", b"text/html, a/b") != normalise("accept", b"a/b, text/html")
 
@@ -132,6 +133,12 @@ def test_any_bytes_are_normalised_and_stay_so(name: str, value: bytes) -> None:
 def test_several_lines_are_one_value() -> None:
     split = [(b"Accept-Encoding", b"gzip"), (b"x", b"y"), (b"accept-encoding", b"br")]
     assert variant(("accept-encoding",), split) == variant(("accept-encoding",), [(b"accept-encoding", b"br, gzip")])
+
+
+def test_no_value_passes_for_the_field_behind_it() -> None:
+    one = variant(("a", "b"), [(b"a", b"xb=y")])
+    other = variant(("a", "b"), [(b"a", b"x"), (b"b", b"yb")])
+    assert one != other
 
 
 def test_only_the_named_fields_count() -> None:

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from asgi_tiercache import ConfigError, NoFillError, Policy, TierCache, TierCacheMiddleware
 from asgi_tiercache.testing import TickingClock, assert_hit, assert_miss
 from tests.middleware.apps import Handler, app_of, client_of
+from tests.middleware.asgi import ask, run
 
 Say = Callable[[TierCache], None]
 
@@ -252,3 +253,22 @@ def test_tags_of_the_policy_come_from_path_and_query(tag: str) -> None:
     assert_hit(client.get("/items/7?page=2"))
     asyncio.run(_invalidate(cache, tag))
     assert_miss(client.get("/items/7?page=2"))
+
+
+def test_a_head_that_freshens_leaves_the_tags_of_what_is_stored() -> None:
+    async def test() -> None:
+        cache = TierCache(clock=TickingClock())
+
+        def handler(request: Request) -> PlainTextResponse:
+            if request.method == "GET":
+                cache.current.tag("t")
+            return PlainTextResponse("content", headers={"cache-control": "max-age=60"})
+
+        app = app_of(Handler(handler), Policy.rfc9111(), cache=cache, methods=["GET", "HEAD"])
+        await ask(app)
+        await ask(app, method="HEAD", headers=[(b"cache-control", b"no-cache")])
+        assert (await ask(app)).hit
+        await cache.invalidate("t")
+        assert not (await ask(app)).hit
+
+    run(test())

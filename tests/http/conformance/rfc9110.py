@@ -582,11 +582,11 @@ ROWS = table(
         f"{_RANGES}::test_several_ranges_are_parts_in_the_order_asked",
         f"{_RANGES}::test_parts_of_what_has_no_type_have_none",
     ),
-    other(
+    shown(
         "15.3.7.2",
         "MAY",
         "put ranges into one that overlap or lie close together",
-        "choice: ranges that overlap are ignored or sent as they were asked for",
+        "http.test_ranges::test_what_overlaps_or_touches_is_joined_unless_it_overlaps_too_often",
     ),
     shown(
         "15.3.7.2",
@@ -615,7 +615,13 @@ ROWS = table(
     other("15.3.7.2", "MUST", "look at the Content-Range of each part", "client: several parts at once are not stored"),
     other("15.3.7.3", "MAY", "put parts together that share a strong validator", "choice: see 9111-3.4-1"),
     other("15.3.7.3", "MUST", "take other fields from the new part", "vacuous: parts are only used by themselves"),
-    other("15.3.7.3", "MUST", "take parts that are the whole for a 200", "vacuous: parts are only used by themselves"),
+    shown(
+        "15.3.7.3",
+        "MUST",
+        "take parts that are the whole for a 200",
+        "http.wire.test_partial_content::test_a_part_that_is_all_of_it_answers_for_the_whole",
+        "http.test_ranges::test_a_part_that_is_the_whole_is_a_200",
+    ),
     other(
         "15.3.7.3",
         "MUST",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.http.wire.world import Answer, World, over_sockets
+from tests.http.wire.world import DOWN, Answer, World, over_sockets
 
 FRESH = "Cache-Control: max-age=60"
 TAG = 'ETag: "a"'
@@ -44,8 +44,8 @@ async def _after_head(w: World, stored: list[str], *lines: str, seconds: float =
     await w.get()
     w.clock.tick(seconds)
     w.origin.script(Answer(*lines, status=status))
-    await w.head("Cache-Control: no-cache")
-    assert w.origin.last.method == "HEAD"
+    head = await w.head("Cache-Control: no-cache")
+    assert (w.origin.last.method, head.status, head.told) == ("HEAD", status, {"fwd": "method", "detail": "head"})
     w.origin.script(Answer(FRESH, body=b"new"))
     reply = await w.get()
     assert reply.hit is (reply.body == b"0123456789")
@@ -111,12 +111,41 @@ async def test_a_head_updates_fields_but_the_length_and_those_that_are_not_store
 @pytest.mark.parametrize("status", [404, 500, 302])
 @over_sockets
 async def test_a_head_that_fails_tells_nothing(w: World, status: int) -> None:
-    w.origin.script(Answer(FRESH, TAG, body=b"0123456789"))
+    assert await _after_head(w, [TAG], FRESH, 'ETag: "b"', status=status)
+    assert not await _after_head(w, [TAG], FRESH, TAG, status=status, seconds=70)
+
+
+@over_sockets
+async def test_a_head_with_a_condition_tells_the_same_as_one_without(w: World) -> None:
+    w.origin.script(Answer(FRESH, TAG))
     await w.get()
-    w.origin.script(Answer(FRESH, 'ETag: "b"', status=status))
+    w.origin.script(Answer(FRESH, 'ETag: "b"'))
+    await w.head("Cache-Control: no-cache", 'If-None-Match: "c"')
+    assert not (await w.get()).hit
+
+
+@over_sockets
+async def test_a_head_reaches_the_client_as_the_origin_has_answered_it(w: World) -> None:
+    w.origin.script(Answer(FRESH, TAG, "X-A: 1"))
+    await w.get()
+    w.origin.script(Answer(FRESH, TAG, "X-A: 2", "Content-Length: 8"))
+    reply = await w.head("Cache-Control: no-cache")
+    assert (reply.status, reply["etag"], reply["x-a"], reply["content-length"]) == (200, '"a"', "2", "8")
+    assert w.cache.stats()["passes"] == {"head": 1}
+
+
+@pytest.mark.parametrize(("head_after", "get_after", "stands_in"), [(50, 15, True), (50, 21, False), (70, 15, False)])
+@over_sockets
+async def test_what_a_head_makes_stale_has_been_so_since_then_or_longer(
+    w: World, head_after: float, get_after: float, stands_in: bool
+) -> None:
+    w.origin.script(Answer("Cache-Control: max-age=60, stale-if-error=20", TAG))
+    await w.get()
+    w.clock.tick(head_after)
+    w.origin.script(Answer(FRESH, 'ETag: "b"'), DOWN)
     await w.head("Cache-Control: no-cache")
-    w.origin.script(Answer(FRESH, body=b"0123456789"))
-    assert (await w.get()).body == b"0123456789"
+    w.clock.tick(get_after)
+    assert (await w.get()).status == (200 if stands_in else 500)
 
 
 @over_sockets

@@ -109,6 +109,25 @@ async def test_parts_without_a_strong_validator_are_never_put_together(w: World,
     assert (await w.get()).body == b"cccccccccc"
 
 
+@pytest.mark.parametrize(
+    ("asked", "ranges", "whole"),
+    [
+        (["Range: bytes=0-"], "bytes 0-9/10", True),
+        (["Range: bytes=0-", 'If-Range: "a"'], "bytes 0-9/10", False),  # its answer may lack fields
+        (["Range: bytes=0-"], "bytes 0-9/*", False),
+    ],
+)
+@over_sockets
+async def test_a_part_that_is_all_of_it_answers_for_the_whole(
+    w: World, asked: list[str], ranges: str, whole: bool
+) -> None:
+    w.origin.script(_part(TAG, ranges=ranges, body=b"0123456789"), Answer(FRESH, TAG, body=b"9876543210"))
+    await w.get(*asked)
+    reply = await w.get()
+    assert (reply.status, reply.hit, "content-range" in reply) == (200, whole, False)
+    assert reply.body == (b"0123456789" if whole else b"9876543210")
+
+
 @over_sockets
 async def test_a_part_that_is_stale_is_not_used(w: World) -> None:
     w.origin.script(_part(TAG))
