@@ -96,7 +96,8 @@ class Filling:
             if verdict is Verdict.INVALID:
                 return False
         found = Found(entry, "flight", stale=verdict is Verdict.STALE)
-        use = exchange.use_of(found, exchange.started)
+        # As if it had been there when the request arrived; but its age is never less than 0, not even if it was not.
+        use = exchange.use_of(found, max(exchange.started, entry.born))
         if use is Use.VALIDATE and not (has_failed(flight) and exchange.may_stand_in(entry)):
             self._found = found
             return False
