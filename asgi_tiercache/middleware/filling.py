@@ -16,7 +16,7 @@ from asgi_tiercache.keys.withhold import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.middleware.answer import ConditionalSend
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.relay import ResponseFill
-from asgi_tiercache.middleware.request import recall
+from asgi_tiercache.middleware.request import part_of, recall
 from asgi_tiercache.middleware.tee import Tee
 from asgi_tiercache.middleware.validating import ValidatingApp
 from asgi_tiercache.signals import Refreshed
@@ -229,7 +229,11 @@ class Filling:
         What is not to be stored any more is not to be used any more (RFC 9111, section 4.3.3).
         """
         if self._found is not None and tee.supersedes:
-            await self._exchange.engine.forget(self._exchange.request.key.text, self._exchange.fill_key)
+            key = self._exchange.request.key
+            keys = {self._exchange.fill_key, part_of(key).text}
+            if self._found.entry.canonical == key.canonical:  # else a marker stands there, which other variants need
+                keys.add(key.text)
+            await self._exchange.engine.forget(*keys)
 
     def _validation(self, *, stand_in: bool = True) -> ValidatingApp | None:
         """The app, to be asked whether what is stored still holds; None where nothing is.
