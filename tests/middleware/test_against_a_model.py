@@ -402,6 +402,8 @@ def _tag(name: str) -> bytes:
     return b'"%b"' % name.encode()
 
 
+Arguments = st.SearchStrategy[dict[str, Any]]
+
 URLS = st.sampled_from(["a", "a", "a", "a", "b"])
 QUESTIONS = st.builds(
     Question,
@@ -420,7 +422,7 @@ MODES = {
     "ranges": st.booleans(),
 }
 CHANGES = st.sampled_from(list(MODES)).flatmap(lambda name: st.fixed_dictionaries({name: MODES[name]}))
-EVENTS = {
+EVENTS: dict[str, Arguments] = {
     "change": CHANGES,
     "break_": st.fixed_dictionaries({"status": st.sampled_from([None, 0, 503])}),
     "publish": st.just({}),
@@ -430,13 +432,17 @@ EVENTS = {
 }
 
 
-def _one_of(names: list[str], steps: dict[str, st.SearchStrategy[dict[str, Any]]]) -> st.SearchStrategy[Step]:
+def _one_of(names: list[str], steps: dict[str, Arguments]) -> st.SearchStrategy[Step]:
     """One of the steps named; more often what is named more often."""
     return st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), steps[name]))
 
 
-MEANWHILE = st.one_of(st.just([]), st.lists(_one_of(["break_", "purge", *EVENTS], EVENTS), min_size=1, max_size=3))
-ASK = st.fixed_dictionaries({"questions": st.lists(QUESTIONS, min_size=1, max_size=3), "meanwhile": MEANWHILE})
+MEANWHILE: st.SearchStrategy[list[Step]] = st.one_of(
+    st.just([]), st.lists(_one_of(["break_", "purge", *EVENTS], EVENTS), min_size=1, max_size=3)
+)
+ASK: Arguments = st.fixed_dictionaries(
+    {"questions": st.lists(QUESTIONS, min_size=1, max_size=3), "meanwhile": MEANWHILE}
+)
 STEPS = st.lists(_one_of(["ask"] * 8 + ["tick"] * 2 + list(EVENTS), {"ask": ASK, **EVENTS}), min_size=8, max_size=30)
 
 
