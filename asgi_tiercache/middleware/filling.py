@@ -10,13 +10,13 @@ from starlette.types import Message, Scope
 
 from asgi_tiercache.engine.core import Found
 from asgi_tiercache.engine.fill import Fill
-from asgi_tiercache.http.conditional import CONDITIONAL_METHODS, PARTIAL_AND_CONDITIONAL
+from asgi_tiercache.http.conditional import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.http.reuse import Use
 from asgi_tiercache.invalidation.knowledge import Verdict
 from asgi_tiercache.middleware.answer import ConditionalSend
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.relay import ResponseFill
-from asgi_tiercache.middleware.request import recall
+from asgi_tiercache.middleware.request import part_of, recall
 from asgi_tiercache.middleware.tee import Tee
 from asgi_tiercache.middleware.validating import ValidatingApp
 from asgi_tiercache.signals import Refreshed
@@ -98,7 +98,8 @@ class Filling:
             if verdict is Verdict.INVALID:
                 return False
         found = Found(entry, "flight", stale=verdict is Verdict.STALE)
-        use = exchange.use_of(found, exchange.started)
+        # As if it had been there when the request arrived; but its age is never less than 0, not even if it was not.
+        use = exchange.use_of(found, max(exchange.started, entry.born))
         if use is Use.VALIDATE and not (has_failed(flight) and exchange.may_stand_in(entry)):
             self._found = found
             return False
@@ -235,7 +236,11 @@ class Filling:
         What is not to be stored any more is not to be used any more (RFC 9111, section 4.3.3).
         """
         if self._found is not None and tee.supersedes:
-            await self._exchange.engine.forget(self._exchange.request.key.text, self._exchange.fill_key)
+            key = self._exchange.request.key
+            keys = {self._exchange.fill_key, part_of(key).text}
+            if self._found.entry.canonical == key.canonical:  # else a marker stands there, which other variants need
+                keys.add(key.text)
+            await self._exchange.engine.forget(*keys)
 
     def _validation(self, *, stand_in: bool = True) -> ValidatingApp | None:
         """The app, to be asked whether what is stored still holds; None where nothing is.
@@ -245,15 +250,13 @@ class Filling:
         exchange, found = self._exchange, self._found
         stored = [found.entry] if found is not None and exchange.still_holds(found.entry) else []
         others = [entry for entry in self._others if exchange.still_holds(entry)]
-        # What POST has brought is not validated, nor what does not say itself any more how fresh it is.
-        asks = exchange.request.scope["method"] in CONDITIONAL_METHODS and exchange.route.validates
         if not (stored or others) or exchange.route.runs_dependencies:
             return None
 
         def may_stand_in(entry: Entry, status: int | None) -> bool:
             return stand_in and entry in stored and exchange.may_stand_in(entry, status)
 
-        return ValidatingApp(exchange.app, [*stored, *others], may_stand_in=may_stand_in, asks=asks)
+        return ValidatingApp(exchange.app, [*stored, *others], may_stand_in=may_stand_in, asks=exchange.route.validates)
 
     def _tee(self, scope: Scope, validation: ValidatingApp | None, *, forwarded: str, partial: bool = False) -> Tee:
         exchange = self._exchange

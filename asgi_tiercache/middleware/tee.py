@@ -124,7 +124,7 @@ class Tee:
         """Whether the response, which is not stored, shows that what is stored does not hold any more."""
         says_nothing = self.status >= 500 or self.refusal in ("incomplete", "conditional", "stale")
         of_the_request = self._request.demands.directives.no_store or self._partial
-        return self.entry is None and not says_nothing and not of_the_request
+        return self.entry is None and self.stand_in is None and not says_nothing and not of_the_request
 
     def tags(self) -> tuple[str, ...]:
         """The tags of the response as far as they are known: its own, the handler's, those of what the handler read,

@@ -69,7 +69,8 @@ class ValidatingApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app; called once. The conditions are put into `scope` itself, which the app goes on changing."""
         self._client_send = send
-        asked = conditions(self._stored) if self._asks else []
+        # To other methods, a condition that fails means 412 (RFC 9110, section 13.1.2).
+        asked = conditions(self._stored) if self._asks and scope["method"] == "GET" else []
         if not asked:
             return await self._run(scope, receive)
         unasked, body = dict(scope), _Rewindable(receive)

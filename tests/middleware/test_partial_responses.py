@@ -319,3 +319,18 @@ def test_with_dependencies_on_every_request_parts_are_cut_from_what_is_stored(po
         assert (reply.status, reply.body, reply.hit) == (206, b"234", True)
 
     run(test())
+
+
+def test_a_part_is_not_used_any_more_once_the_whole_may_not_be_stored() -> None:
+    async def test() -> None:
+        cache, clock = alone()
+        origin = Parts(**{"cache-control": "max-age=10, stale-while-revalidate=100"})
+        app = app_of(origin.handler, HTTP, cache=cache)
+        await ask(app, headers=part(b"2-4"))
+        clock.tick(11)
+        origin.headers["cache-control"] = "no-store"
+        assert "L1-stale" in (await ask(app, headers=part(b"2-4"))).cache_status
+        await turns()
+        assert not (await ask(app, headers=part(b"2-4"))).hit
+
+    run(test())

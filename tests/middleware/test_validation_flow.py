@@ -135,7 +135,7 @@ def test_what_needs_validation_at_each_use_is_validated_by_each_request_and_nobo
     policy: Policy, stored: bool
 ) -> None:
     async def test() -> None:
-        cache, _ = alone()
+        cache, clock = alone()
         origin = Origin("no-cache")
         app = app_of(origin.handler, policy, cache=cache)
         if stored:
@@ -144,6 +144,7 @@ def test_what_needs_validation_at_each_use_is_validated_by_each_request_and_nobo
         exchanges = [Exchange(app) for _ in range(20)]
         await turns()
         assert origin.handler.calls == (21 if stored else 1)
+        clock.tick(1)  # what comes is younger than the requests
         origin.version = 2
         origin.open.set()
         replies = [await exchange.reply() for exchange in exchanges]
@@ -714,5 +715,51 @@ def test_messages_of_other_kinds_pass_where_something_new_comes_in_place_of_what
         assert kind in [message["type"] for message in reply.messages]
         await ask(served)
         assert calls == 3, "it was not stored, nor is what it has superseded used"
+
+    run(test())
+
+
+def test_a_stored_answer_to_a_post_is_made_anew_without_conditions() -> None:
+    """Other methods than GET and HEAD fail with 412 where a condition does (RFC 9110, section 13.1.2)."""
+
+    async def test() -> None:
+        cache, clock = alone()
+
+        def respond(request: Request) -> Response:
+            lines = {"etag": '"1"', "cache-control": "stale-if-error=50"}
+            return Response(status_code=412 if "if-none-match" in request.headers else status, headers=lines)
+
+        status = 200
+        handler = Handler(respond)
+        policy = Policy(ttl=10, retention=100, methods=["POST"], body=True)
+        app = app_of(handler, policy, cache=cache, methods=["POST"])
+        await ask(app, method="POST", body=b"question")
+        clock.tick(11)
+        assert (await ask(app, method="POST", body=b"question")).status == 200
+        clock.tick(11)
+        status = 503
+        assert (await ask(app, method="POST", body=b"question")).status == 200
+
+    run(test())
+
+
+@pytest.mark.parametrize("policy", [HTTP, RFC])
+def test_a_variant_that_may_not_be_stored_any_more_leaves_the_others(policy: Policy) -> None:
+    async def test() -> None:
+        cache, _ = alone()
+        private = False
+
+        def respond(request: Request) -> Response:
+            name = request.headers["accept-language"]
+            lines = {"cache-control": "private" if private else "max-age=10", "vary": "accept-language"}
+            return PlainTextResponse(name, headers=lines)
+
+        app = app_of(Handler(respond), policy, cache=cache)
+        await ask(app, headers=language("en"))
+        await ask(app, headers=language("de"))
+        private = True
+        await ask(app, headers=[*language("en"), (b"cache-control", b"no-cache")])
+        assert not (await ask(app, headers=language("en"))).hit
+        assert (await ask(app, headers=language("de"))).hit
 
     run(test())
