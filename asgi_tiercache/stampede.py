@@ -32,9 +32,15 @@ class Flight(Generic[T]):
         """Flights are numbered in the order in which they begin (rule I6)."""
         self.waiting = 0
         """How many wait for the outcome."""
+        self.stream: object = None
+        """Where what it brings can be had while there is still more to come."""
         self.detached = False
         """Whether it goes on though nobody waits: it was begun for nobody, or somebody could wait no longer."""
-        self._outcome: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._outcome: asyncio.Future[T | None] = self._loop.create_future()
+        self._outcome.add_done_callback(self._wake)
+        self._turns: set[asyncio.Future[None]] = set()
+        self._limit: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None]
 
     @property
@@ -52,6 +58,41 @@ class Flight(Generic[T]):
         if not self._outcome.done():
             self._outcome.set_exception(error)
             self._outcome.exception()  # retrieved here: that nobody waits is no error
+
+    def open(self, stream: object) -> None:
+        """What it brings can be had from `stream` from now on."""
+        self.stream = stream
+        self._wake()
+
+    async def brings(self, seconds: float) -> None:
+        """Return once there is an outcome, or a stream; or when waiters have waited for `seconds` of real time.
+
+        That counts from the first of them on: a timer for each would cost more than all the rest.
+        """
+        if self.landed or self.stream is not None:
+            return
+        if self._limit is None:
+            self._limit = self._loop.call_later(seconds, self._wake)
+        turn: asyncio.Future[None] = self._loop.create_future()
+        self._turns.add(turn)
+        self.waiting += 1
+        try:
+            await turn
+        finally:
+            self.waiting -= 1
+            self._turns.discard(turn)
+
+    def result(self) -> T | None:
+        """The outcome, once it is known; raises what the flight failed with."""
+        return self._outcome.result()
+
+    def _wake(self, _: object = None) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+        for turn in self._turns:
+            if not turn.done():
+                turn.set_result(None)
 
     async def outcome(self) -> T | None:
         """What the flight brought. Cancelling one waiter leaves the others waiting."""

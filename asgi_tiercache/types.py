@@ -53,6 +53,10 @@ FAILURE = 2
 """The `status` of entries that hold what a function has returned, or raised."""
 
 
+MARKER = 1
+"""The `status` of an entry that only names the fields of a `Vary`."""
+
+
 class Flag(enum.IntFlag):
     """What an entry has to remember besides its bytes."""
 

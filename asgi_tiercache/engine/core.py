@@ -28,7 +28,7 @@ from asgi_tiercache.tiers.loops import first
 from asgi_tiercache.tiers.memory import Bucket, Memory
 from asgi_tiercache.tiers.stack import Stack
 from asgi_tiercache.tiers.writes import Told
-from asgi_tiercache.types import Clock, Entry, Stamp
+from asgi_tiercache.types import MARKER, Clock, Entry, Stamp
 
 T = TypeVar("T")
 
@@ -298,6 +298,7 @@ class Engine:
         canonical: bytes,
         work: Callable[[Lease], Awaitable[Found | None]],
         *,
+        look: Callable[[], Awaitable[Found | None]] | None = None,
         stale: Found | None = None,
     ) -> Found | None:
         """What `work` makes here, or another worker of the fleet there; None: there is nothing to share.
@@ -309,6 +310,7 @@ class Engine:
             key: What is wanted.
             canonical: What the entry has to answer.
             work: Makes it; `keep` is given the lease, which ends with the write.
+            look: Looks for what another worker has made, where that is more than one look under `key`.
             stale: Returned rather than wait for longer than `lock_wait` and then compute all the same.
         """
         policy = place.policy
@@ -317,7 +319,7 @@ class Engine:
         return await fleet.once(
             self.leases,
             key,
-            look=lambda: self.look_below(place, key, canonical),
+            look=look or (lambda: self.look_below(place, key, canonical)),
             work=work,
             seconds=LEASE_SECONDS,
             patience=policy.lock_wait,
@@ -325,10 +327,13 @@ class Engine:
             stale=stale,
         )
 
-    async def limited(self, load: Callable[[], Awaitable[T]], seconds: float | None) -> T:
+    async def limited(
+        self, load: Callable[[], Awaitable[T]], seconds: float | None, *, until: asyncio.Future[Any] | None = None
+    ) -> T:
         """What `load` returns, in a task of its own; cancelled after `seconds`, or with whoever waits here.
 
-        One that ignores that keeps nobody: it is held until it ends, and what it returns is dropped.
+        One that ignores that keeps nobody: it is held until it ends, and what it returns is dropped. Where `until` is
+        done in time, there is no limit any more.
 
         Raises:
             TooLateError: `seconds` are over.
@@ -339,7 +344,9 @@ class Engine:
             if seconds is None:
                 await asyncio.wait({task})
             else:
-                await first(task, self.clock, seconds)
+                await first(task if until is None else until, self.clock, seconds)
+                if until is not None and until.done():
+                    await asyncio.wait({task})
             if not task.done():
                 raise TooLateError(f"not done after {seconds:g} s")
             return task.result()
@@ -438,13 +445,13 @@ class Engine:
         Args:
             place: Where it lives.
             key: What it is found by.
-            entry: What is stored; chance shortens its lifetime where the policy has `jitter`.
+            entry: What is stored.
             lease: Ends once others find the entry in the tier that they share, or it turns out that they will not.
-            fill: What made it; how long that took is learned.
+            fill: What made it; how long that took is learned. Chance shortens the lifetime where the policy has `jitter`.
         """
         if fill is not None:
             place.fill_time.add(self.clock.monotonic() - fill.running_since)
-        if place.policy.jitter:
+        if place.policy.jitter and fill is not None:
             entry.lifetime = jittered(entry.lifetime, place.policy.jitter, self._random)
         entry.lifetime = min(entry.lifetime, LONGEST_LIFETIME)
         entry.retention = min(entry.retention, LONGEST_LIFETIME - entry.lifetime)
@@ -491,7 +498,7 @@ class Engine:
         entry.at = entry.stamp.position
         entry.born = now - age
         entry.expires = now + (fresh if fresh < kept else kept)
-        if policy.early_refresh:
+        if policy.early_refresh and entry.status != MARKER:
             beta = policy.early_refresh
             early = early_at(now, now + fresh, place.fill_time.seconds, beta, self._random)
             entry.expires = min(entry.expires, early)

@@ -9,10 +9,11 @@ from asgi_tiercache.http import cache_status, reuse
 from asgi_tiercache.http.reuse import NO_DIRECTIVES, Use
 from asgi_tiercache.invalidation.knowledge import Verdict
 from asgi_tiercache.invalidation.lease import Trust
-from asgi_tiercache.middleware.answer import ThroughDependencies, render, send_stored
+from asgi_tiercache.middleware.answer import ConditionalSend, ThroughDependencies, render, send_stored
 from asgi_tiercache.middleware.body import replay
 from asgi_tiercache.middleware.request import Request
 from asgi_tiercache.middleware.route import Route
+from asgi_tiercache.middleware.stream import Stream
 from asgi_tiercache.middleware.tee import CACHE_STATUS
 from asgi_tiercache.middleware.variants import VariantKey
 from asgi_tiercache.signals import Answered
@@ -154,6 +155,24 @@ class Exchange:
         else:
             await send_stored(entry, headers, scope, self.send)
         self.route.hit_below(tier, self.started)
+
+    async def answer_from(self, stream: Stream, begun: Entry, *, collapsed: str) -> None:
+        """Answer with a response while it is being produced; `begun` is its beginning, `collapsed` as for `answer`."""
+        engine = self.engine
+        engine.inherit(begun.tags, begun.stamp, fresh=False)
+        headers = render(begun, max(0, int(engine.clock.monotonic() - begun.born)), "flight", collapsed=collapsed)
+        send = ConditionalSend.around(self.request.scope, self.send, engine.clock.time)
+        async for message in stream.messages():
+            start = message["type"] == "http.response.start"
+            await send({**message, "headers": headers} if start else message)
+        self.route.hit_below("flight", self.started)
+
+    async def gateway_timeout(self, reason: str) -> None:
+        """Answer 504: nothing is stored that the client would take (RFC 9111, section 5.2.1.7), or all else is too late."""
+        headers = [(b"content-length", b"0")]  # and no `Cache-Status`, as nothing stored is in it (RFC 9211, section 2)
+        await self.send({"type": "http.response.start", "status": 504, "headers": headers})
+        await self.send({"type": "http.response.body", "body": b""})
+        self.report("pass", reason)
 
     async def pass_by(self, reason: str, *, forward: str = "bypass") -> None:
         """Let the handler answer the request as it came; `Cache-Status` says why."""

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from starlette.types import Message, Scope
+from starlette.types import Message
 
-from asgi_tiercache.engine.core import Found
+from asgi_tiercache.engine.core import Found, TooLateError
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.http.conditional import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.http.reuse import Use
 from asgi_tiercache.invalidation.knowledge import Verdict
 from asgi_tiercache.middleware.answer import ConditionalSend
+from asgi_tiercache.middleware.asking import Asking
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.relay import ResponseFill
-from asgi_tiercache.middleware.request import part_of, recall
-from asgi_tiercache.middleware.tee import Tee
-from asgi_tiercache.middleware.validating import ValidatingApp
+from asgi_tiercache.middleware.request import recall
+from asgi_tiercache.middleware.stream import Stream
 from asgi_tiercache.signals import Refreshed
 from asgi_tiercache.stampede import Flight
-from asgi_tiercache.types import Entry
+from asgi_tiercache.tiers.leases import WITHOUT, Lease
+from asgi_tiercache.types import MARKER, Entry
 
 FOLLOW_SECONDS = 30.0
 """How long a request waits for another's response before it asks the handler itself."""
 UNPROVEN_SECONDS = 0.5
 """The same on a route of which no response could be stored yet. Real time both: it is clients who wait."""
+_MADE = "made"
 
 
 class Filling:
@@ -35,9 +37,10 @@ class Filling:
     1. A key that lately could not be shared, or whose response each request has to validate for itself: the handler
        answers, and the tee watches.
     2. Somebody else is filling: wait, and judge what comes; but not where that fill waits for this request.
-    3. Otherwise: fill, and relay.
+    3. Otherwise: fill, here or, as the lease says, on another worker, and relay.
 
-    Where something valid is stored, the handler is only asked whether it still holds.
+    Where something valid is stored, the handler is only asked whether it still holds; and where that may be used stale,
+    it is the answer if the handler fails, or takes too long.
 
     Args:
         exchange: The request.
@@ -47,37 +50,39 @@ class Filling:
 
     def __init__(self, exchange: Exchange, found: Found | None = None, others: Sequence[Entry] = ()) -> None:
         self._exchange = exchange
-        self._found = found
-        self._others = others
-        self._waited = False
+        self._asking = Asking(exchange, found, others)
 
     async def follow_or_fill(self) -> None:
         """Answer the request with a new response."""
         exchange, engine = self._exchange, self._exchange.engine
         request = exchange.request
-        for _ in range(2):
-            if request.demands.directives.no_store or self._is_for_nobody_else():
-                break
-            now = engine.clock.monotonic()
-            if not exchange.route.policy.verify:
-                entry = recall(engine, exchange.route, request.key, request.scope, now)
-                if entry is not None:
-                    return await exchange.answer(entry, "L1")  # a fill has landed since this request looked
-            flight = engine.fills.under_way(exchange.fill_key)
-            if flight is None:
-                return await self._lead()
-            if not engine.may_wait(flight):
-                break
-            if await self._follow(flight):
-                return
-            self._waited = True
-            if not flight.landed:
-                break
-        await self.watch()
+        try:
+            for _ in range(2):
+                if request.demands.directives.no_store or self._is_for_nobody_else():
+                    break
+                now = engine.clock.monotonic()
+                if not exchange.route.policy.verify:
+                    entry = recall(engine, exchange.route, request.key, request.scope, now)
+                    if entry is not None:
+                        return await exchange.answer(entry, "L1")  # a fill has landed since this request looked
+                flight = engine.joinable(exchange.fill_key)
+                if flight is None:
+                    return await self._lead()
+                if not engine.may_wait(flight):
+                    break
+                if await self._follow(flight):
+                    return
+                self._asking.waited = True
+                if not flight.landed:
+                    break
+            await self.watch()
+        except TooLateError:
+            await exchange.gateway_timeout("too-late")
 
     def _is_for_nobody_else(self) -> bool:
         """Whether nobody need wait for the response: it may not be shared, or not without asking the handler again."""
-        return self._could_not_be_shared() or (self._found is not None and self._found.entry.lifetime <= 0)
+        found = self._asking.found
+        return self._could_not_be_shared() or (found is not None and found.entry.lifetime <= 0)
 
     def _could_not_be_shared(self) -> bool:
         exchange = self._exchange
@@ -88,41 +93,94 @@ class Filling:
 
     async def _follow(self, flight: Flight[Entry]) -> bool:
         """Answer with what the flight brings, if this request may be given it (rule I6)."""
-        exchange, forwarded = self._exchange, self._forwarded()
-        entry = await self._outcome(flight)
+        exchange = self._exchange
+        forwarded = self._asking.forwarded()
+        if await self._answered_in_time(flight):
+            return True
+        if not flight.landed:
+            stream = flight.stream
+            return isinstance(stream, Stream) and await self._follow_stream(flight, stream)
+        entry = self._outcome(flight)
         if entry is None or not self._is_answered_by(entry) or not exchange.request.demands.may_see(entry):
             return False
+        failed = has_failed(flight)
+        if failed and entry.ends <= 0:  # an error, for all who wait
+            await exchange.answer(entry, "flight", fresh=False, collapsed=forwarded)
+            return True
         verdict = Verdict.UNKNOWN  # nobody need judge a young flight's
-        if flight.number <= exchange.arrived or has_failed(flight):
+        if flight.number <= exchange.arrived or failed:
             verdict = await exchange.engine.invalidation.judge(entry, strict=exchange.route.policy.verify)
             if verdict is Verdict.INVALID:
                 return False
         found = Found(entry, "flight", stale=verdict is Verdict.STALE)
         # As if it had been there when the request arrived; but its age is never less than 0, not even if it was not.
         use = exchange.use_of(found, max(exchange.started, entry.born))
-        if use is Use.VALIDATE and not (has_failed(flight) and exchange.may_stand_in(entry)):
-            self._found = found
+        if use is Use.VALIDATE and not (failed and exchange.may_stand_in(entry)):
+            self._asking.found = found
             return False
         fresh, stale = verdict is Verdict.FRESH, use is not Use.FRESH
         await exchange.answer(entry, "flight", fresh=fresh, stale=stale, collapsed=forwarded)
         return True
 
-    async def _outcome(self, flight: Flight[Entry]) -> Entry | None:
-        exchange = self._exchange
-        route = exchange.route
+    async def _answered_in_time(self, flight: Flight[Entry]) -> bool:
+        """Wait for what the flight brings; where that takes too long, answer with what may stand in for it."""
+        exchange, route = self._exchange, self._exchange.route
         try:
             with exchange.engine.waiting(flight.owner):
-                async with asyncio.timeout(FOLLOW_SECONDS if route.proven else UNPROVEN_SECONDS):
-                    return await flight.outcome()
-        except TimeoutError:
-            if flight.landed and not route.runs_dependencies:
-                raise  # the handler's own
-            if route.proven:
-                name = exchange.request.demands.shared_name(exchange.fill_key)
-                exchange.engine.unshareable.remember(name, exchange.engine.clock.monotonic())
+                soft = self._soft_seconds(flight.owner)
+                if soft is not None and not await flight.lands_within(soft, exchange.engine.clock):
+                    flight.detached = True
+                    return await self._stand_in()
+                await flight.brings(FOLLOW_SECONDS if route.proven else UNPROVEN_SECONDS)
+        except asyncio.CancelledError:
+            if not route.policy.finish:
+                flight.abandon()
+            raise
+        if not flight.landed and flight.stream is None and route.proven:
+            name = exchange.request.demands.shared_name(exchange.fill_key)
+            exchange.engine.unshareable.remember(name, exchange.engine.clock.monotonic())
+        return False
+
+    def _soft_seconds(self, owner: object) -> float | None:
+        """Seconds for which this request still waits before it takes what is stale; None: it has nothing to take."""
+        exchange, found = self._exchange, self._asking.found
+        soft = exchange.route.policy.soft_timeout
+        if soft is None or found is None or not isinstance(owner, Fill) or exchange.route.runs_dependencies:
             return None
+        if not exchange.may_stand_in(found.entry):
+            return None
+        return max(0.0, owner.begun + soft - exchange.engine.clock.monotonic())
+
+    async def _stand_in(self) -> bool:
+        exchange, found = self._exchange, self._asking.found
+        if found is None or not exchange.may_stand_in(found.entry):
+            return False
+        await exchange.answer(found.entry, found.tier, fresh=False, stale=True)
+        return True
+
+    async def _follow_stream(self, flight: Flight[Entry], stream: Stream) -> bool:
+        """Take the response while it is being produced, if its beginning tells that it is for this request, too.
+
+        What the handler will still say of it, such as a tag, is not known yet; so nothing may have been invalidated
+        since the flight began, if this request came later.
+        """
+        exchange, begun = self._exchange, stream.preview
+        if begun is None or not stream.joinable or exchange.route.runs_dependencies:
+            return False
+        if not self._is_answered_by(begun) or not exchange.request.demands.may_see(begun):
+            return False
+        if flight.number <= exchange.arrived and exchange.engine.invalidation.stamp() != begun.stamp:
+            return False
+        if exchange.use_of(Found(begun, "flight"), max(exchange.started, begun.born)) is not Use.FRESH:
+            return False
+        await exchange.answer_from(stream, begun, collapsed=self._asking.forwarded())
+        return True
+
+    def _outcome(self, flight: Flight[Entry]) -> Entry | None:
+        try:
+            return flight.result()
         except Exception:
-            if route.runs_dependencies:
+            if self._exchange.route.runs_dependencies:
                 return None  # what a dependency makes of the leader's request says nothing of this one
             raise
 
@@ -134,61 +192,119 @@ class Filling:
     # ---- its own ----
 
     async def _lead(self) -> None:
-        exchange = self._exchange
-        scope = exchange.handler_scope()
-        validation = self._validation()
-        tee = self._tee(scope, validation, forwarded=self._forwarded())
-        fill = ResponseFill(
-            exchange.engine,
-            validation or exchange.app,
+        exchange, engine, asking = self._exchange, self._exchange.engine, self._asking
+        policy, scope = exchange.route.policy, exchange.handler_scope()
+        fill = engine.begin(exchange.fill_key)
+        response = ResponseFill(
+            engine,
+            fill,
             scope,
             exchange.receive,
-            tee,
             body=exchange.body,
             alone_counts=not exchange.route.explicit,
+            finish=policy.finish,
         )
 
-        async def work(flight: Flight[Entry]) -> None:
-            await fill.run(flight)
-            await self._let_go(tee)
+        async def here(lease: Lease) -> Found | None:
+            app, tee = asking.begin(fill, scope, lease=lease)
+            await response.run(app, tee)
+            await asking.let_go(tee)
+            return None if tee.entry is None else Found(tee.entry, _MADE)
 
-        fill.flight = exchange.engine.fills.lead(exchange.fill_key, work, owner=tee.fill)
-        send = ConditionalSend.around(exchange.request.scope, exchange.send, exchange.engine.clock.time)
+        async def work(flight: Flight[Entry]) -> None:
+            engine.variable.set(fill)
+            try:
+                made = await self._once(here)
+                if made is not None and made.tier != _MADE:
+                    response.found = made
+                    fill.failed = made.stale
+                    flight.land(made.entry)
+            finally:
+                response.close()
+
+        response.flight = engine.fills.lead(exchange.fill_key, work, owner=fill)
+        send = ConditionalSend.around(exchange.request.scope, exchange.send, engine.clock.time)
 
         async def relay(message: Message) -> None:
             exchange.show(scope)
             await send(message)
 
         try:
-            with exchange.engine.waiting(tee.fill):
-                await fill.relay(relay)
+            with engine.waiting(fill):
+                soft = self._soft_seconds(fill)
+                if soft is not None and not await response.begins_within(soft) and await self._stand_in():
+                    response.flight.detached = True
+                    return response.leave()
+                await response.relay(relay)
+            if response.found is not None:
+                found = response.found
+                await exchange.answer(found.entry, found.tier, fresh=not found.stale, stale=found.stale)
         finally:
             exchange.show(scope)
-            self._learn(tee)
+            if response.tee is not None and response.found is None:
+                asking.learn(response.tee)
+
+    async def _once(self, here: Callable[[Lease], Awaitable[Found | None]]) -> Found | None:
+        """What this worker makes, or another one; without a lease where nothing may come of it that could be shared."""
+        exchange, found = self._exchange, self._asking.found
+        if not exchange.route.proven:
+            return await here(WITHOUT)
+        stale = found if found is not None and exchange.may_stand_in(found.entry) else None
+        place, key = exchange.route.place, exchange.fill_key
+        made = await exchange.engine.once(
+            place, key, exchange.request.key.canonical, here, look=self._look_below, stale=stale
+        )
+        if made is None or made is not stale:
+            return made
+        if not exchange.may_stand_in(made.entry):  # invalidated while others were waited for
+            return await here(WITHOUT)
+        return made._replace(stale=True)
+
+    async def _look_below(self) -> Found | None:
+        """What another worker has stored meanwhile for this request."""
+        exchange, place = self._exchange, self._exchange.route.place
+        key = exchange.request.key
+        found = await exchange.engine.look_below(place, key.text, key.canonical)
+        if found is not None and found.entry.status == MARKER:
+            chosen = exchange.choose(found.entry)
+            found = await exchange.engine.look_below(place, chosen.text, chosen.canonical)
+        if found is None or not exchange.request.demands.met_by(found.entry, exchange.started):
+            return None
+        return found
 
     def refresh(self) -> None:
         """Make what was found anew, behind the back of the client that is given it."""
-        exchange = self._exchange
-        engine = exchange.engine
-        theirs = exchange.request.scope
-        if theirs["method"] == "HEAD" or not engine.may_refresh(exchange.fill_key):
+        exchange, engine, asking = self._exchange, self._exchange.engine, self._asking
+        theirs, found = exchange.request.scope, asking.found
+        if theirs["method"] == "HEAD" or found is None or not engine.may_refresh(exchange.fill_key):
             return
         # Middleware above goes on using its own, and may yet put what it finds there into this client's answer.
         own = {name: _copy_of(theirs[name]) for name in ("session", "state") if name in theirs}
         request = exchange.request._replace(scope={**theirs, **own})
         scope = exchange.route.keys.withhold(request.scope, request.key)
-        validation = self._validation(stand_in=False)
-        tee = Tee(engine, exchange.route, request, engine.begin(exchange.fill_key), scope, validation=validation)
-        fill = ResponseFill(engine, validation or exchange.app, scope, exchange.receive, tee, body=exchange.body)
+        fill = engine.begin(exchange.fill_key)
+        response = ResponseFill(engine, fill, scope, exchange.receive, body=exchange.body)
+        ended = "failed"
+
+        async def here(lease: Lease) -> Found | None:
+            nonlocal ended
+            app, tee = asking.begin(fill, scope, request=request, lease=lease, stand_in=False)
+            if not await response.run_unattended(app, tee):
+                return found  # which is still the best there is
+            await asking.let_go(tee)
+            ended = tee.refusal or "stored"
+            return None if tee.entry is None else Found(tee.entry, _MADE)
 
         async def work(flight: Flight[Entry]) -> None:
-            failed = not await fill.run_unattended(flight)
-            if not failed:
-                await self._let_go(tee)
-            outcome = "failed" if failed else tee.refusal or "stored"
+            response.flight = flight
+            place = exchange.route.place
+            renewal = await engine.renew(place, exchange.fill_key, found.entry.canonical, found.entry, here)
+            outcome = renewal if renewal in ("found", "elsewhere") else ended
             engine.signals.emit(Refreshed(exchange.route.name, outcome))
 
-        engine.refresh(exchange.fill_key, work, owner=tee.fill)
+        place = exchange.route.place
+        if not engine.refresh(exchange.fill_key, work, owner=fill, place=place, entry=found.entry):
+            engine.signals.emit(Refreshed(exchange.route.name, "dropped"))
 
     async def watch(self, *, partial: bool = False, beside_part: bool = False) -> None:
         """Run the handler in the request's own task: nobody is to wait for it. What may be stored is stored.
@@ -200,95 +316,35 @@ class Filling:
             partial: The request asks for a part.
             beside_part: A part is stored, and does not hold all that it asks for.
         """
-        exchange = self._exchange
+        exchange, asking = self._exchange, self._asking
         scope = exchange.handler_scope()
-        validation = None if partial else self._validation()
-        forwarded = "partial" if beside_part else self._forwarded()
-        tee = self._tee(scope, validation, forwarded=forwarded, partial=partial)
-        to_client = ConditionalSend.around(exchange.request.scope, exchange.send, exchange.engine.clock.time)
         asked = [line for line in exchange.request.scope["headers"] if line[0] in PARTIAL_AND_CONDITIONAL]
-        if asked and (partial or self._could_not_be_shared()):
+        as_it_came = bool(asked) and (partial or self._could_not_be_shared())
+        to_client = ConditionalSend.around(exchange.request.scope, exchange.send, exchange.engine.clock.time)
+        if as_it_came:
             if not exchange.route.runs_dependencies:  # to those the request comes as it is
                 scope["headers"] = [*scope["headers"], *asked]
             to_client = exchange.send
-            if not partial:
-                validation = None
-                tee.abandon("conditional")
+        fill = exchange.engine.begin(exchange.fill_key)
+        forwarded = "partial" if beside_part else ""
+        asks = not (partial or as_it_came)
+        app, tee = asking.begin(fill, scope, forwarded=forwarded, partial=partial, asks=asks)
+        if as_it_came and not partial:
+            tee.abandon("conditional")
 
         async def send(message: Message) -> None:
             message = await tee.see(message)
             exchange.show(scope)
             await to_client(message)
 
-        app = validation or exchange.app
         try:
-            with exchange.engine.running(tee.fill):
+            with exchange.engine.running(fill):
                 await app(scope, exchange.receive_again(), send)
-            await self._let_go(tee)
+            await asking.let_go(tee)
         finally:
             tee.abandon()
             exchange.show(scope)
-            self._learn(tee)
-
-    async def _let_go(self, tee: Tee) -> None:
-        """Drop what was found, where the handler had a full answer to give that may not take its place.
-
-        What is not to be stored any more is not to be used any more (RFC 9111, section 4.3.3).
-        """
-        if self._found is not None and tee.supersedes:
-            key = self._exchange.request.key
-            keys = {self._exchange.fill_key, part_of(key).text}
-            if self._found.entry.canonical == key.canonical:  # else a marker stands there, which other variants need
-                keys.add(key.text)
-            await self._exchange.engine.forget(*keys)
-
-    def _validation(self, *, stand_in: bool = True) -> ValidatingApp | None:
-        """The app, to be asked whether what is stored still holds; None where nothing is.
-
-        What was invalidated is not asked about, be it softly: to whoever did that, it does not hold.
-        """
-        exchange, found = self._exchange, self._found
-        stored = [found.entry] if found is not None and exchange.still_holds(found.entry) else []
-        others = [entry for entry in self._others if exchange.still_holds(entry)]
-        if not (stored or others) or exchange.route.runs_dependencies:
-            return None
-
-        def may_stand_in(entry: Entry, status: int | None) -> bool:
-            return stand_in and entry in stored and exchange.may_stand_in(entry, status)
-
-        return ValidatingApp(exchange.app, [*stored, *others], may_stand_in=may_stand_in, asks=exchange.route.validates)
-
-    def _tee(self, scope: Scope, validation: ValidatingApp | None, *, forwarded: str, partial: bool = False) -> Tee:
-        exchange = self._exchange
-        return Tee(
-            exchange.engine,
-            exchange.route,
-            exchange.request,
-            exchange.engine.begin(exchange.fill_key),
-            scope,
-            forwarded=forwarded,
-            collapsed=False if self._waited else None,
-            validation=validation,
-            partial=partial,
-        )
-
-    def _forwarded(self) -> str:
-        """Why the request goes on to the handler (RFC 9211, section 2.2)."""
-        exchange, found = self._exchange, self._found
-        if found is None:
-            return "uri-miss" if exchange.fill_key == exchange.request.key.text else "vary-miss"
-        fresh = not found.stale and exchange.engine.clock.monotonic() < found.entry.born + found.entry.lifetime
-        return "request" if fresh else "stale"
-
-    def _learn(self, tee: Tee) -> None:
-        exchange = self._exchange
-        exchange.engine.inherit(tee.tags(), tee.fill.stamp, fresh=False)
-        exchange.route.count()
-        if tee.entry is not None:
-            exchange.route.saw_storable()
-        elif tee.status and not tee.is_passing and tee.stand_in is None:
-            exchange.route.saw_unstorable()
-        exchange.report("miss", tee.refusal or "")
+            asking.learn(tee)
 
 
 def has_failed(flight: Flight[Entry]) -> bool:

@@ -12,8 +12,7 @@ from asgi_tiercache.http.reuse import NO_DIRECTIVES, RequestDirectives
 from asgi_tiercache.keys.escape import frame
 from asgi_tiercache.keys.request import RequestKey
 from asgi_tiercache.middleware.route import Route
-from asgi_tiercache.middleware.variants import MARKER
-from asgi_tiercache.types import Entry, Flag
+from asgi_tiercache.types import MARKER, Entry, Flag
 
 _SPEAKING = frozenset({b"authorization", b"cookie", b"cache-control", b"pragma"})
 

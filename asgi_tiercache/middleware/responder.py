@@ -13,8 +13,7 @@ from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.filling import Filling
 from asgi_tiercache.middleware.head import HeadExchange
 from asgi_tiercache.middleware.request import NO_DEMANDS, part_of
-from asgi_tiercache.middleware.variants import MARKER
-from asgi_tiercache.types import Entry
+from asgi_tiercache.types import MARKER, Entry
 
 
 class Responder(Exchange):
@@ -42,13 +41,15 @@ class Responder(Exchange):
         if found is not None:
             use = self.use_of(found, self.engine.clock.monotonic())
             if use is Use.FRESH:
+                if found.entry.expires <= self.started and self.may_refresh and found.early(self.started):
+                    Filling(self, found).refresh()
                 return await self.answer(found.entry, found.tier)
             if use is not Use.VALIDATE:
                 if use is Use.WHILE_REVALIDATED:
                     Filling(self, found).refresh()
                 return await self.answer(found.entry, found.tier, fresh=not found.stale, stale=True)
         if self.request.demands.directives.only_if_cached:
-            return await self._gateway_timeout()
+            return await self.gateway_timeout("only-if-cached")
         await self._ask(found)
 
     async def _look_up(self) -> Found | None:
@@ -92,10 +93,3 @@ class Responder(Exchange):
             if has_body:
                 return await self.pass_by("body")
         await filling.follow_or_fill()
-
-    async def _gateway_timeout(self) -> None:
-        """RFC 9111, section 5.2.1.7."""
-        headers = [(b"content-length", b"0")]  # and no `Cache-Status`, as nothing stored is in it (RFC 9211, section 2)
-        await self.send({"type": "http.response.start", "status": 504, "headers": headers})
-        await self.send({"type": "http.response.body", "body": b""})
-        self.report("pass", "only-if-cached")

@@ -18,6 +18,7 @@ from asgi_tiercache.keys.request import RequestKey
 from asgi_tiercache.middleware.request import Request, part_of
 from asgi_tiercache.middleware.route import Route
 from asgi_tiercache.middleware.validating import ValidatingApp
+from asgi_tiercache.tiers.leases import WITHOUT, Ended, Lease
 from asgi_tiercache.types import Entry, Flag
 
 CACHE_STATUS = b"cache-status"
@@ -43,6 +44,7 @@ class Tee:
         collapsed: False if the request waited for another one's response in vain.
         validation: Answers in the handler's place where that has nothing new to say, or fails.
         partial: The handler was asked for a part.
+        lease: Ends once other workers find the response, or it is clear that they never will.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Tee:
         collapsed: bool | None = None,
         validation: ValidatingApp | None = None,
         partial: bool = False,
+        lease: Lease = WITHOUT,
     ) -> None:
         self._engine = engine
         self._route = route
@@ -76,11 +79,16 @@ class Tee:
         self._collapsed = collapsed
         self._validation = validation
         self._partial = partial
+        self._lease = lease
         self.fill = fill
         self.refusal: str | None = None
         self.entry: Entry | None = None
         self.stand_in: Entry | None = None
         """The stored response that is the answer because the handler failed."""
+        self.failing = False
+        """Whether the response is an error that all who wait will be given, and has not come to its end."""
+        self.failure: Entry | None = None
+        """Such an error, complete; it is stored nowhere."""
 
     async def see(self, message: Message) -> Message:
         """Take note of `message`; returns what the client is to receive."""
@@ -94,6 +102,8 @@ class Tee:
                 await self._file(message["path"])
             else:
                 self.refuse(kind.removeprefix("http.response."))
+        elif self.failing:
+            self._fail(message)
         return message
 
     def refuse(self, reason: str) -> None:
@@ -110,6 +120,7 @@ class Tee:
         if self.refusal is None and self.entry is None:
             self.refusal = reason
             self._chunks.clear()
+            self._lease.end(Ended.NOTHING)
 
     @property
     def is_passing(self) -> bool:
@@ -147,11 +158,33 @@ class Tee:
         verdict = self._judge()
         if isinstance(verdict, str):
             self.refuse(verdict)
+            self.failing = self._is_for_all(verdict) and not message.get("trailers", False)
         elif message.get("trailers", False):
             self.refuse("trailers")
         else:
             self._check_length()
         return {**message, "headers": self._told()}
+
+    def _is_for_all(self, refusal: str) -> bool:
+        """Whether the response is an error that the next one who asks would be given, too.
+
+        Under an explicit policy nothing reaches the handler that the key does not tell. Elsewhere it may speak of
+        whoever asked, and says nothing of being shared.
+        """
+        if self.status < 500 or refusal != "status" or not self._route.explicit or self._route.runs_dependencies:
+            return False
+        return not values(self._headers, b"set-cookie") and not values(self._headers, b"vary")
+
+    def _fail(self, message: Message) -> None:
+        self._size += len(message.get("body", b""))
+        if message["type"] != "http.response.body" or self._size > self._route.policy.max_body:
+            self.failing = False
+            return
+        self._chunks.append(bytes(message.get("body", b"")))
+        if not message.get("more_body", False):
+            self.failing, self.fill.failed = False, True
+            self.failure = self._made(Store(lifetime=0.0, age=0.0, shared=False, vary=()))
+            self.failure.born = self._engine.clock.monotonic()
 
     def _stand_in(self, message: Message, stored: Entry) -> Message:
         """The start of a response that was stored before, and is neither stored again nor anything new."""
@@ -268,7 +301,8 @@ class Tee:
             if parse_content_range(entry.headers, self._size) is None:
                 return self.refuse("incomplete")
             key = self._completed(entry)
-        self._route.variants.keep(entry, key, self._request.scope, verdict.vary)
+        variants, scope = self._route.variants, self._request.scope
+        variants.keep(entry, key, scope, verdict.vary, lease=self._lease, fill=self.fill)
         self._engine.unshareable.forget(self._shared_name)
         self.entry = entry
 
@@ -283,9 +317,19 @@ class Tee:
         part.canonical = key.canonical
         return key
 
-    def _made(self, verdict: Store) -> Entry:
+    def preview(self) -> Entry | None:
+        """The response as far as its beginning tells, without content; None where it may not be stored."""
+        verdict = self._judge() if self.refusal is None else self.refusal
+        if isinstance(verdict, str) or verdict.partial or verdict.lifetime <= verdict.age:
+            return None
+        begun = self._made(verdict, begun=True)
+        begun.vary, begun.canonical = self._route.variants.place(self._request.key, self._request.scope, verdict.vary)
+        begun.born = self._engine.clock.monotonic() - verdict.age
+        return begun
+
+    def _made(self, verdict: Store, *, begun: bool = False) -> Entry:
         policy, canonical = self._route.policy, self._request.key.canonical
-        body = b"".join(self._chunks) if len(self._chunks) != 1 else self._chunks[0]
+        body = b"" if begun else b"".join(self._chunks) if len(self._chunks) != 1 else self._chunks[0]
         flags = Flag.SHARED if verdict.shared else Flag.NONE
         kept = with_downstream(storable_headers(self._headers, verdict.without), policy.downstream)
         if self._route.runs_dependencies:
@@ -293,7 +337,7 @@ class Tee:
             kept = tuple(line for line in kept if line[0] in _DESCRIBING or line[0].startswith(b"content-"))
         if verdict.must_revalidate:
             flags |= Flag.MUST_REVALIDATE
-        if policy.etag and self.status == 200 and not values(kept, b"etag"):
+        if policy.etag and self.status == 200 and not begun and not values(kept, b"etag"):
             kept = (*kept, (b"etag", generated_etag(canonical, body)))
             flags |= Flag.GENERATED_ETAG
         return Entry(

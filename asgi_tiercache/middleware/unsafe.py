@@ -26,6 +26,7 @@ from asgi_tiercache.middleware.tee import Tee
 from asgi_tiercache.middleware.variants import Variants
 from asgi_tiercache.outbox import Outbox
 from asgi_tiercache.routes import Choice
+from asgi_tiercache.tiers.leases import WITHOUT, Lease
 from asgi_tiercache.types import Entry, Header, Stamp
 
 
@@ -198,7 +199,16 @@ class _Deferred(Variants):
         super().__init__(engine, route.place, route.keys.varies)
         self.made: _Made | None = None
 
-    def keep(self, entry: Entry, key: RequestKey, scope: Scope, vary: Sequence[str]) -> None:
+    def keep(
+        self,
+        entry: Entry,
+        key: RequestKey,
+        scope: Scope,
+        vary: Sequence[str],
+        *,
+        lease: Lease = WITHOUT,
+        fill: Fill | None = None,
+    ) -> None:
         """Hold `entry` back."""
         self.made = _Made(entry, key, scope, vary)
 

@@ -8,13 +8,13 @@ from typing import NamedTuple
 from starlette.types import Scope
 
 from asgi_tiercache.engine.core import Engine, Place
+from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.http.vary import variant
 from asgi_tiercache.keys.escape import digest, frame
 from asgi_tiercache.keys.request import RequestKey
-from asgi_tiercache.types import Entry
+from asgi_tiercache.tiers.leases import WITHOUT, Ended, Lease
+from asgi_tiercache.types import MARKER, Entry
 
-MARKER = 1
-"""The `status` of an entry that only names the fields of a `Vary`."""
 MAX_VARIANTS = 32
 MAX_OTHERS = 8
 """Stored responses of other variants that a handler is asked about at the most."""
@@ -73,8 +73,17 @@ class Variants:
         known = self._known(key, fields)
         return len(known) < MAX_VARIANTS or self.choose(key, fields, scope).name in known
 
-    def keep(self, entry: Entry, key: RequestKey, scope: Scope, vary: Sequence[str]) -> None:
-        """Store `entry`.
+    def keep(
+        self,
+        entry: Entry,
+        key: RequestKey,
+        scope: Scope,
+        vary: Sequence[str],
+        *,
+        lease: Lease = WITHOUT,
+        fill: Fill | None = None,
+    ) -> None:
+        """Store `entry`; `lease` and `fill` as for `Engine.keep`.
 
         Where others are stored by other fields, the latest by their date decide which fields those are (RFC 9111,
         section 4.1). A response that names none, because its request had none of them, is just one more variant.
@@ -85,16 +94,22 @@ class Variants:
             if not entry.vary and self.has_room(key, scope, marker.vary):
                 entry.vary = marker.vary
             elif entry.created < marker.created:
+                lease.end(Ended.NOTHING)
                 return
         if not entry.vary:
-            self._engine.keep(self._place, key.text, entry)
+            self._engine.keep(self._place, key.text, entry, lease=lease, fill=fill)
             return
         chosen = self.choose(key, entry.vary, scope)
         names = dict.fromkeys((*self._known(key, entry.vary), chosen.name))
         entry.canonical = chosen.canonical
         until = _end(entry) if marker is None or marker.vary != entry.vary else max(_end(entry), _end(marker))
-        self._engine.keep(self._place, chosen.text, entry)
-        self._engine.keep(self._place, key.text, self._marker(entry, key, tuple(names), until))
+        self._engine.keep(self._place, chosen.text, entry, fill=fill)
+        self._engine.keep(self._place, key.text, self._marker(entry, key, tuple(names), until), lease=lease)
+
+    def place(self, key: RequestKey, scope: Scope, vary: Sequence[str]) -> tuple[tuple[str, ...], bytes]:
+        """By which fields a response that names `vary` is found, and what it answers."""
+        telling = self._telling(vary)
+        return telling, self.choose(key, telling, scope).canonical if telling else key.canonical
 
     def others(self, key: RequestKey, marker: Entry) -> list[Entry]:
         """Valid responses in memory for other variants: the handler may say that one of them answers this request, too.
