@@ -275,7 +275,7 @@ def _unstated_lifetime(case: _Case) -> float | None:
     so storing it makes sense if it can be validated. The http mode wants it to say that itself, by `no-cache`.
     """
     heuristically_cacheable = case.status in HEURISTICALLY_CACHEABLE or case.directives.grants("public")
-    if case.explicit or not heuristically_cacheable:
+    if not heuristically_cacheable:
         return None
     if case.policy.mode == "rfc9111":
         heuristic = heuristic_lifetime(case.headers, now=case.now)
