@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 from asgi_tiercache.config import Policy
 from asgi_tiercache.http.directives import Directives, targeted
+from asgi_tiercache.http.etag import entity_tag
 from asgi_tiercache.http.fields import parse_http_date, storable_headers, values
 from asgi_tiercache.http.freshness import (
     HEURISTICALLY_CACHEABLE,
@@ -36,7 +37,6 @@ _UNDERSTOOD = frozenset(
 # RFC 6585, sections 3 to 6: they speak of one client or of the network between, and no cache may store them.
 _OF_ONE_CLIENT = frozenset({428, 429, 431, 511})
 
-_ENTITY_TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110, section 8.8.3
 _CONTENT_RANGE = re.compile(rb"bytes (?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})/(?P<length>[0-9]{1,18}|\*)", re.I)
 
 
@@ -277,7 +277,7 @@ def _unstated_lifetime(case: _Case) -> float | None:
     so storing it makes sense if it can be validated. The http mode wants it to say that itself, by `no-cache`.
     """
     heuristically_cacheable = case.status in HEURISTICALLY_CACHEABLE or case.directives.grants("public")
-    if case.explicit or not heuristically_cacheable:
+    if not heuristically_cacheable:
         return None
     if case.policy.mode == "rfc9111":
         heuristic = heuristic_lifetime(case.headers, now=case.now)
@@ -357,7 +357,7 @@ def _kept(case: _Case, *, stale: bool, must_revalidate: bool) -> float:
 def _can_be_validated(case: _Case) -> bool:
     """Whether what will be stored has a validator to send (RFC 9110, section 8.8), one that its grammar has."""
     stored = storable_headers(case.headers, case.without)
-    tags, dates = values(stored, b"etag"), values(stored, b"last-modified")
-    if len(tags) == 1 and _ENTITY_TAG.fullmatch(tags[0]):
+    if entity_tag(stored) is not None:
         return True
+    dates = values(stored, b"last-modified")
     return len(dates) == 1 and parse_http_date(dates[0], now=case.now) is not None

@@ -457,6 +457,7 @@ def test_several_parts_do_not_come_from_an_encoded_one() -> None:
 
 def test_a_part_of_another_representation_covers_nothing() -> None:
     assert stored_part(b"bytes=4-5", b"bytes 3-7/10", (b"if-range", b'"b"')) is None
+    assert stored_part(b"bytes=4-5", b"bytes 3-6/10") is None  # not what the content has
     resumed = stored_part(b"bytes=4-5", b"bytes 3-7/10", (b"if-range", b'"a"'))
     assert resumed is not None
     assert [name for name, _ in resumed.headers] == [b"etag", b"content-range", b"content-length"]

@@ -170,7 +170,7 @@ def test_an_explicit_policy_stores_no_partial_content() -> None:
 
 @HTTP_MODES
 class TestPartialContent:  # RFC 9111, section 3.3; RFC 9110, section 14.4
-    @pytest.mark.parametrize("value", ["bytes 0-9/10", "bytes 5-5/*", "BYTES 0-0/1", "bytes 007-8/9"])
+    @pytest.mark.parametrize("value", ["bytes 0-9/10", "bytes 5-5/*", "BYTES 0-0/1", "bytes 007-8/9", "bytes 10-19/20"])
     def test_one_range_of_bytes_is_stored_as_such(self, policy: Policy, value: str) -> None:
         verdict = _stored(policy, {"cache-control": "max-age=60", "content-range": value}, 206)
         assert (verdict.lifetime, verdict.partial) == (60, True)

@@ -88,6 +88,7 @@ def test_blanks_are_allowed_where_the_grammar_has_them() -> None:
         ("?0", False),
         ("@1659578233", 1_659_578_233),
         ("@-1", -1),
+        ("@999999999999999", 999_999_999_999_999),
         ('%"This is intended for display to %c3%bcsers."', "This is intended for display to üsers."),
     ],
 )
@@ -137,6 +138,7 @@ def test_items_that_look_alike_differ_in_type() -> None:
         "a=:Y:",
         "a=:Y-Q=:",
         "a=:YQ=x:",
+        "a=:YQ==YQ==:",
         "a=?2",
         "a=?",
         "a=@",

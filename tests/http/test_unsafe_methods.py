@@ -111,6 +111,7 @@ def test_what_is_malformed_is_ignored(reference: str) -> None:
         ("http", "example.org:80", "http://example.org/x"),
         ("https", "example.org", "https://example.org:443/x"),
         ("http", "EXAMPLE.org", "http://example.ORG/x"),
+        ("http", "a-b_c.example", "http://a-b_c.example/x"),
         ("http", "localhost:8000", "http://localhost:8000/x"),
         ("http", "[::1]:8000", "http://[::1]:8000/x"),
     ],

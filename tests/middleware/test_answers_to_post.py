@@ -187,6 +187,9 @@ def test_what_a_get_would_not_have_been_told_must_not_have_mattered() -> None:
     assert kept(lambda _: representing(), policy=policy)
     assert not kept(lambda _: representing(), policy=policy, headers=[(b"cookie", b"a=b")])
     assert not kept(lambda _: representing(), policy=policy, headers=[(b"if-match", b'"x"')])
+    policy = Policy.http(ignore=["session"])
+    assert kept(lambda _: representing(), policy=policy)
+    assert not kept(lambda _: representing(), policy=policy, session={"name": "a"})
 
 
 def test_a_put_answers_nothing() -> None:

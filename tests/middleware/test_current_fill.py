@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 
 import pytest
 from fastapi import FastAPI, Response
@@ -270,5 +271,30 @@ def test_a_head_that_freshens_leaves_the_tags_of_what_is_stored() -> None:
         assert (await ask(app)).hit
         await cache.invalidate("t")
         assert not (await ask(app)).hit
+
+    run(test())
+
+
+@pytest.mark.parametrize(("status", "breaks"), [(404, False), (200, True)])
+def test_a_head_that_fails_or_breaks_off_leaves_what_is_stored(status: int, breaks: bool) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        yield b"con"
+        if breaks:
+            raise KeyError("broken")
+        yield b"tent"
+
+    async def test() -> None:
+        def handler(request: Request) -> PlainTextResponse | StreamingResponse:
+            fresh = {"cache-control": "max-age=60"}
+            if request.method == "GET":
+                return PlainTextResponse("content", headers={**fresh, "etag": '"a"'})
+            return StreamingResponse(content(), status, headers={**fresh, "etag": '"b"'})
+
+        app = app_of(Handler(handler), Policy.rfc9111(), cache=TierCache(), methods=["GET", "HEAD"])
+        await ask(app)
+        with pytest.raises(KeyError) if breaks else nullcontext():
+            reply = await ask(app, method="HEAD", headers=[(b"cache-control", b"no-cache")])
+            assert reply.status == status
+        assert (await ask(app)).hit
 
     run(test())

@@ -272,6 +272,23 @@ def test_what_middleware_below_adds_is_not_added_twice() -> None:
     miss, hit = client.get("/"), client.get("/")
     assert_hit(hit)
     assert [response.headers.get_list("x-stamp") for response in (miss, hit)] == [["one"], ["one"]]
+    assert hit.headers.get_list("content-length") == ["6"]
+    assert hit.headers.get_list("content-type") == ["application/json"]
+
+
+def test_the_length_of_the_empty_response_is_not_that_of_a_stored_one_without() -> None:
+    app = FastAPI()
+    app.add_middleware(TierCacheMiddleware, cache=TierCache(), routes={"/": ALWAYS})
+
+    @app.get("/")
+    async def read() -> StreamingResponse:
+        return StreamingResponse(iter((b"te", b"xt")), media_type="text/plain")
+
+    client = TestClient(app)
+    client.get("/")
+    hit = client.get("/")
+    assert_hit(hit)
+    assert ("content-length" in hit.headers, hit.text) == (False, "text")
 
 
 def test_headers_that_a_dependency_sets_are_there_on_a_hit_as_on_a_miss() -> None:

@@ -259,6 +259,12 @@ def test_references_count_with_the_root_path_and_without(path: str, reference: s
     run(test())
 
 
+def test_the_scheme_is_part_of_the_origin() -> None:
+    app = Resources(answering(201, location="https://testserver/a")).app()
+    assert not was_kept(TestClient(app, base_url="https://testserver"), "/a", "POST", "/b")
+    assert was_kept(TestClient(app, base_url="http://testserver"), "/a", "POST", "/b")
+
+
 def test_the_client_cannot_choose_what_counts_as_the_origin() -> None:
     async def test() -> None:
         app = Resources(answering(201, location="http://example.com/a")).app()

@@ -116,6 +116,7 @@ def test_the_scope_stays_the_object_it_was_and_its_old_header_list_untouched() -
 def test_a_304_becomes_the_complete_response_as_it_updates_it() -> None:
     async def main() -> None:
         update = [(b"ETag", ETAG), (b"Cache-Control", b"max-age=9"), (b"content-length", b"0"), (b"y", b"new")]
+        update.append((b"Age", b"5"))
         app = ValidatingApp(Scripted(whole(304, *update)), [PLAIN, TAGGED], may_stand_in=never)
         reply = await ask(app)
         assert reply.messages == [
@@ -125,6 +126,7 @@ def test_a_304_becomes_the_complete_response_as_it_updates_it() -> None:
                 (b"etag", ETAG),
                 (b"cache-control", b"max-age=9"),
                 (b"y", b"new"),
+                (b"Age", b"5"),
                 (b"content-length", b"6"),
             ),
             body(b"stored"),
@@ -321,22 +323,26 @@ def test_an_error_is_heard_to_its_end() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("status", [503, 304])
 @pytest.mark.parametrize(("size", "number"), [(0, DRAINED_MESSAGES), (DRAINED_BYTES // 4, 4)])
-def test_an_error_without_an_end_is_stopped(size: int, number: int) -> None:
+def test_what_nobody_receives_and_has_no_end_is_stopped_without_a_word(
+    size: int, number: int, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
     async def main() -> None:
         sent = 0
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             nonlocal sent
-            await send(start(503))
+            await send(start(status))
             while True:
                 await send(body(b"x" * size, more=True))
                 sent += 1
 
-        assert (await ask(ValidatingApp(app, [PLAIN], may_stand_in=always))).body == b"stored"
+        assert (await ask(ValidatingApp(app, [TAGGED], may_stand_in=always))).body == b"stored"
         assert sent == number
 
     run(main())
+    assert not [record for record in caplog.records if record.name == "asgi_tiercache"]
 
 
 def test_a_stream_without_an_end_is_stopped_in_an_app_of_starlette() -> None:

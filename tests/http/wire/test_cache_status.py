@@ -102,6 +102,7 @@ async def test_who_waited_for_anothers_response_is_told_so(w: World) -> None:
     assert w.origin.asked == 1
     assert sorted(reply.told.get("collapsed", "") for reply in replies) == ["", "?1"]
     assert {reply.told["fwd"] for reply in replies} == {"uri-miss"}
+    assert [reply.told["ttl"] for reply in replies if "collapsed" in reply.told] == ["60"]
 
 
 @pytest.mark.parametrize(

@@ -204,8 +204,10 @@ async def test_a_304_does_not_describe_content(w: World) -> None:
 
 @over_sockets
 async def test_what_is_missing_is_fetched_whole_and_then_meets_the_condition(w: World) -> None:
-    w.origin.script(Answer(FRESH, 'ETag: "a"', body="whole"))
-    assert (await w.get('If-None-Match: "a"')).status == 304
+    w.origin.script(Answer(FRESH, 'ETag: "a"', "Content-Type: text/plain", "X-A: 1", body="whole"))
+    met = await w.get('If-None-Match: "a"')
+    assert (met.status, met["etag"], met["x-a"]) == (304, '"a"', "1")
+    assert not {name for name, _ in met.lines} & {"content-type", "content-length"}
     reply = await w.get()
     assert (reply.hit, reply.text) == (True, "whole")
 
