@@ -121,6 +121,7 @@ class Policy:
         soft_timeout: How long a handler may take before whoever waits is given what `stale_if_error` allows; the
             handler goes on, and what it returns is stored.
         hard_timeout: How long it may take at all: then the stale response, else 504; from a function `TimeoutError`.
+        finish: Whether what is being made is finished though nobody waits for it any more; False: it is cancelled.
         lock: Whether one worker of all computes while the others wait for it. Nothing but cost depends on it.
         lock_wait: How long to wait for another worker; then a stale response, else the handler.
         early_refresh: `beta` of early refresh: 1 begins to renew about 2.5 fill times before the expiry, 2 about five.
@@ -169,6 +170,7 @@ class Policy:
     stale_if_error: float = 0.0
     soft_timeout: float | None = None
     hard_timeout: float | None = None
+    finish: bool = True
     lock: bool = True
     lock_wait: float = LOCK_WAIT
     early_refresh: float = 0.0
@@ -315,7 +317,7 @@ def _check_ageing(policy: Policy) -> None:
         _check_factor(option, getattr(policy, option))
     if policy.jitter >= 1:
         raise ConfigError("jitter", f"must be below 1, or nothing would be left of a lifetime; not {policy.jitter!r}")
-    for option in ("lock", "refresh_ahead"):
+    for option in ("finish", "lock", "refresh_ahead"):
         if not isinstance(getattr(policy, option), bool):
             raise ConfigError(option, f"must be True or False, not {getattr(policy, option)!r}")
     for kind, seconds in policy.negative.items():

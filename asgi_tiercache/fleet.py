@@ -31,8 +31,8 @@ async def once(
         key: What is wanted.
         look: Looks where all workers store; called after each wait, and once more after the lease was won, since
             another holder may have been done just before.
-        work: Makes and stores it. It may end its lease before it returns, as soon as others would find the result;
-            otherwise that happens when it returns.
+        work: Makes and stores it, and ends its lease where it returns something: when others would find that, which
+            may be before or after it returns.
         seconds: Of the lease: how long a holder that has died delays others.
         patience: Seconds that this call waits for others, in all.
         clock: Measures them.
@@ -58,15 +58,27 @@ async def once(
 async def _holding(
     lease: Lease, look: Callable[[], Awaitable[T | None]], work: Callable[[Lease], Awaitable[T | None]]
 ) -> T | None:
-    ended = Ended.GONE  # where this is cancelled, somebody else may still do it
     try:
         result = await look()
-        if result is None:
-            result = await work(lease)
-        ended = Ended.NOTHING if result is None else Ended.STORED
-        return result
-    except Exception:
-        ended = Ended.NOTHING  # they would only fail in turn
+    except BaseException:
+        lease.end(Ended.GONE)
         raise
-    finally:
-        lease.end(ended)
+    if result is not None:
+        lease.end(Ended.STORED)
+        return result
+    return await holding(lease, work)
+
+
+async def holding(lease: Lease, work: Callable[[Lease], Awaitable[T | None]]) -> T | None:
+    """What `work` makes under a lease that was taken; it ends the lease itself where it returns something."""
+    try:
+        result = await work(lease)
+    except Exception:
+        lease.end(Ended.NOTHING)  # others would only fail in turn
+        raise
+    except BaseException:
+        lease.end(Ended.GONE)  # where this is cancelled, somebody else may still do it
+        raise
+    if result is None:
+        lease.end(Ended.NOTHING)
+    return result

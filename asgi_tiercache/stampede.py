@@ -8,6 +8,9 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Generic, TypeVar, TypeVarTuple
 
+from asgi_tiercache.tiers.loops import first
+from asgi_tiercache.types import Clock
+
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
@@ -29,6 +32,8 @@ class Flight(Generic[T]):
         """Flights are numbered in the order in which they begin (rule I6)."""
         self.waiting = 0
         """How many wait for the outcome."""
+        self.detached = False
+        """Whether it goes on though nobody waits: it was begun for nobody, or somebody could wait no longer."""
         self._outcome: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None]
 
@@ -55,6 +60,21 @@ class Flight(Generic[T]):
             return await asyncio.shield(self._outcome)
         finally:
             self.waiting -= 1
+
+    async def lands_within(self, seconds: float, clock: Clock) -> bool:
+        """Wait for `seconds` at the most; whether the outcome is known then."""
+        self.waiting += 1
+        try:
+            await first(self._outcome, clock, seconds)
+        finally:
+            self.waiting -= 1
+        return self.landed
+
+    def abandon(self) -> None:
+        """End it if nobody waits any more; who comes later begins anew, whatever becomes of the task."""
+        if not (self.waiting or self.landed or self.detached):
+            self.land(None)
+            self.task.cancel()
 
 
 class Flights(Generic[T]):

@@ -209,6 +209,9 @@ class ScriptedLeases:
         holder = self._holders[key] = _Holder(math.inf)
         return _ScriptedLease(self, key, holder)
 
+    async def aclose(self) -> None:
+        """Nothing to let go of."""
+
     async def _wait(self, key: str, seconds: float) -> Ended:
         self.calls.append("wait")
         holder = self._holders.get(key)

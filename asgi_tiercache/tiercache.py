@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import os
+import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -21,10 +22,11 @@ from asgi_tiercache.config import Policy, check_seconds, check_texts
 from asgi_tiercache.decorator import CachedFunctions
 from asgi_tiercache.decorator.bridge import Bridge
 from asgi_tiercache.decorator.cached import awaitable_loader
+from asgi_tiercache.engine.calls import Call
 from asgi_tiercache.engine.core import Engine, Place
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.engine.tags import key_tag
-from asgi_tiercache.engine.values import Call, Values
+from asgi_tiercache.engine.values import Values
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.events import Events
 from asgi_tiercache.invalidation.lease import MAX_LAG, MAX_UNVERIFIED
@@ -41,8 +43,10 @@ from asgi_tiercache.stats import RegionSize, Stats
 from asgi_tiercache.statsapp import make_stats_app
 from asgi_tiercache.tiers.breaker import Breaker
 from asgi_tiercache.tiers.guard import Guarded
+from asgi_tiercache.tiers.leases import NO_LEASES, Leases
 from asgi_tiercache.tiers.memory import Memory
 from asgi_tiercache.tiers.redis import RedisLink, RedisTier
+from asgi_tiercache.tiers.redisleases import RedisLeases
 from asgi_tiercache.tiers.stack import Stack
 from asgi_tiercache.types import Clock, Stamp, SystemClock, Tier
 
@@ -70,7 +74,9 @@ class TierCache(Purging):
         deadline: Seconds that one operation of a lower tier may take.
         max_lag: Seconds for which a worker may judge by what it last heard of the log.
         max_unverified: Seconds for which policies with `unverified="serve"` go on while the log is out of reach.
+        leases: Which of several workers computes; default: as Redis says, where that is `l2`.
         clock: Where time comes from.
+        random: Where chance comes from: like `random.random`.
 
     Raises:
         ConfigError: an option is wrong; the message names it.
@@ -85,7 +91,9 @@ class TierCache(Purging):
         deadline: float = DEADLINE,
         max_lag: float = MAX_LAG,
         max_unverified: float = MAX_UNVERIFIED,
+        leases: Leases | None = None,
         clock: Clock | None = None,
+        random: Callable[[], float] = random.random,
     ) -> None:
         check_seconds("deadline", deadline)
         if l2 is not None and not hasattr(l2, "get_many"):
@@ -103,6 +111,8 @@ class TierCache(Purging):
             deadline=deadline,
             max_lag=check_seconds("max_lag", max_lag),
             max_unverified=check_seconds("max_unverified", max_unverified, zero=True),
+            leases=leases,
+            random=random,
         )
         """What the middleware and the decorators work with."""
         self._values = Values(self.engine)
@@ -204,9 +214,7 @@ class TierCache(Purging):
 
         What is in memory stays there; the cache can be used again, on this loop or another.
         """
-        fills = self.engine.fills.tasks()
-        if fills:
-            await asyncio.wait(fills, timeout=CLOSE_SECONDS)
+        await self.engine.aclose(CLOSE_SECONDS)
         await self.engine.reclaimer.aclose()
         await self.engine.invalidation.aclose()
         if self.engine.stack is not None:
@@ -430,6 +438,8 @@ def _engine(
     deadline: float,
     max_lag: float,
     max_unverified: float,
+    leases: Leases | None,
+    random: Callable[[], float],
 ) -> Engine:
     """Memory, the lower tier behind its guard, and the log, put together."""
     signals = Signals()
@@ -447,7 +457,17 @@ def _engine(
         max_unverified=max_unverified,
     )
     stack = Stack(tiers, clock=clock, signals=signals) if tiers else None
-    engine = Engine(memory=memory, stack=stack, invalidation=invalidation, signals=signals, clock=clock)
+    if leases is None and isinstance(l2, RedisTier):
+        leases = RedisLeases(l2.link, breaker, clock=clock, signals=signals, prefix=l2.prefix)
+    engine = Engine(
+        memory=memory,
+        stack=stack,
+        invalidation=invalidation,
+        signals=signals,
+        clock=clock,
+        leases=leases or NO_LEASES,
+        random=random,
+    )
     engine.reporters.extend(tier.report for tier in tiers)
     return engine
 

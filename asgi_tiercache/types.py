@@ -48,6 +48,11 @@ class Stamp(NamedTuple):
     """Id of the last invalidation that this worker had applied; below 2**63."""
 
 
+VALUE = 0
+FAILURE = 2
+"""The `status` of entries that hold what a function has returned, or raised."""
+
+
 class Flag(enum.IntFlag):
     """What an entry has to remember besides its bytes."""
 
@@ -64,7 +69,7 @@ class Flag(enum.IntFlag):
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A stored response (`status` from 100 on), a stored function value (0), or the marker of a `Vary` (1).
+    """A stored response (`status` from 100 on), a function's value (0) or exception (2), or the marker of a `Vary` (1).
 
     The first block travels to lower tiers; the second belongs to the process that holds the entry.
     """
@@ -139,8 +144,8 @@ class Tier(Protocol):
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The bytes under each key, in the order asked; None where there are none."""
 
-    async def set_many(self, writes: Sequence[Write]) -> None:
-        """Keep each of `writes`, replacing what was there."""
+    async def set_many(self, writes: Sequence[Write]) -> bool | None:
+        """Keep each of `writes`, replacing what was there; False where that failed and is reported already."""
 
     async def delete_many(self, keys: Sequence[str]) -> None:
         """Forget each of `keys`; an absent one is no error."""

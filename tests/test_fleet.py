@@ -76,6 +76,7 @@ class Service:
         if not self.shareable:
             return None
         self.store = name
+        lease.end(Ended.STORED)
         return name
 
 

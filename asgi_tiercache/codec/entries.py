@@ -180,7 +180,7 @@ def _check_numbers(
     """Check what an entry says of itself; `tags` is their number."""
     if flags not in _FLAGS:
         raise _BrokenError("unknown flags")
-    if not (100 <= status <= 999 or status in (0, 1)):
+    if not (100 <= status <= 999 or status in (0, 1, 2)):
         raise _BrokenError("impossible status")
     if not 0 <= position < 2**63:
         raise _BrokenError("impossible stamp")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import contextvars
 import os
 import queue
@@ -18,7 +19,8 @@ from typing import Any, TypeVar
 
 import anyio.from_thread
 
-from asgi_tiercache.engine.values import Call, Values
+from asgi_tiercache.engine.calls import Call
+from asgi_tiercache.engine.values import Values
 from asgi_tiercache.errors import BlockingCallError
 
 T = TypeVar("T")
@@ -56,15 +58,26 @@ class Bridge:
         work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
 
         asked: list[asyncio.Future[Any]] = []
+        answered = threading.Event()
 
         async def load() -> Any:
+            if answered.is_set():  # with something stale: this thread has gone on
+                return await _in_a_thread(function, name)
             made = asyncio.get_running_loop().create_future()
             asked.append(made)
             work.put((contextvars.copy_context(), made))
             return await made
 
-        future = asyncio.run_coroutine_threadsafe(self._values.get_or_fill(call, load), loop)
-        future.add_done_callback(lambda _: work.put(None))
+        async def unattended() -> Any:
+            return await _in_a_thread(function, name)
+
+        def leave(_: object) -> None:
+            answered.set()
+            work.put(None)
+
+        values = self._values.get_or_fill(call, load, unattended=unattended)
+        future = asyncio.run_coroutine_threadsafe(values, loop)
+        future.add_done_callback(leave)
         try:
             while (item := work.get()) is not None:
                 context, made = item
@@ -170,7 +183,16 @@ def _settle_from_thread(made: asyncio.Future[Any], context: contextvars.Context,
         error = raised
     except BaseException as raised:
         error = _CarriedError(raised)
-    made.get_loop().call_soon_threadsafe(_settle, made, value, error)
+    with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+        made.get_loop().call_soon_threadsafe(_settle, made, value, error)
+
+
+async def _in_a_thread(function: Callable[[], Any], name: str) -> Any:
+    """What `function` returns on a thread of its own, which keeps no program from ending."""
+    made = asyncio.get_running_loop().create_future()
+    arguments = made, contextvars.copy_context(), function
+    threading.Thread(target=_settle_from_thread, args=arguments, name=f"renewing {name}", daemon=True).start()
+    return await made
 
 
 def _give_up(future: Future[Any], asked: list[asyncio.Future[Any]]) -> None:

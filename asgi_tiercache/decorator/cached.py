@@ -9,11 +9,13 @@ import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+from asgi_tiercache.codec.failures import FailureCodec
 from asgi_tiercache.codec.values import ValueCodec, codec_for
 from asgi_tiercache.config import Policy
 from asgi_tiercache.decorator.bridge import Bridge
+from asgi_tiercache.engine.calls import Call
 from asgi_tiercache.engine.core import Engine, Place
-from asgi_tiercache.engine.values import Call, Values
+from asgi_tiercache.engine.values import Values
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.keys.function import FunctionKeys
 from asgi_tiercache.keys.template import Template
@@ -119,6 +121,7 @@ class CachedFunction:
         self._namespace = namespace
         self._place = Place(engine.memory.bucket(policy.region), policy)
         self._codec = codec or codec_for(_returned(function), where=self.name)
+        self._failures = FailureCodec(policy.negative, where=self.name) if policy.negative else None
         self._tags = tuple(Template(text) for text in policy.tags)
         parameters = inspect.signature(function).parameters
         for tag in self._tags:
@@ -147,6 +150,7 @@ class CachedFunction:
             self.name,
             namespace=self._namespace,
             whole=key.whole,
+            failures=self._failures,
         )
 
 

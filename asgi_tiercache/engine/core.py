@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
+from asgi_tiercache import fleet
+from asgi_tiercache.ageing import FillTime, Random, early_at, jittered
 from asgi_tiercache.config import LONGEST_LIFETIME, Policy
+from asgi_tiercache.engine.ahead import Ahead, Renew
+from asgi_tiercache.engine.background import Background
 from asgi_tiercache.engine.fill import IDLE, Fill, IdleFill, Running, Waiting
 from asgi_tiercache.engine.reclaim import Reclaimer
 from asgi_tiercache.errors import CodecError, NoFillError
@@ -15,23 +23,35 @@ from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.invalidation.service import Invalidation
 from asgi_tiercache.signals import Signals, WriteDropped
 from asgi_tiercache.stampede import Flight, Flights, SharedReads, Unshareable
+from asgi_tiercache.tiers.leases import NO_LEASES, WITHOUT, Busy, Ended, Lease, Leases
+from asgi_tiercache.tiers.loops import first
 from asgi_tiercache.tiers.memory import Bucket, Memory
 from asgi_tiercache.tiers.stack import Stack
+from asgi_tiercache.tiers.writes import Told
 from asgi_tiercache.types import Clock, Entry, Stamp
 
-MAX_REFRESHES = 32
-"""Fills at the same time that nobody waits for."""
-
+T = TypeVar("T")
 
 REFRESH_SECONDS = 60.0
-"""Real time that such a fill may take."""
+"""Seconds that a fill may take for which nobody waits; and after which nobody joins one any more."""
+LEASE_SECONDS = 3.0
+"""Seconds for which a worker that has died keeps the others from filling."""
+
+Renewal: TypeAlias = Literal["stored", "found", "elsewhere", "nothing"]
+"""What came of renewing an entry: it was made; another worker had made it, or is doing so; it may not be stored."""
 
 
-class Place(NamedTuple):
-    """Where the entries of a route or a function live."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Where the entries of a route or a function live, and what is known of making them."""
 
     bucket: Bucket
     policy: Policy
+    fill_time: FillTime = field(default_factory=FillTime)
+
+
+class TooLateError(TimeoutError):
+    """What fills has taken longer than it may."""
 
 
 class Found(NamedTuple):
@@ -46,6 +66,11 @@ class Found(NamedTuple):
         """Whether nothing better need be looked for; `now` is the monotonic clock."""
         return not self.stale and now < self.entry.expires
 
+    def early(self, now: float) -> bool:
+        """Whether it is fresh, and yet the time has come to renew it behind the back of whoever is given it."""
+        entry = self.entry
+        return not self.stale and entry.expires <= now < min(entry.born + entry.lifetime, entry.ends)
+
 
 class Engine:
     """Look up, judge, fill once, store: over one L1, the lower tiers and one invalidation log."""
@@ -58,6 +83,8 @@ class Engine:
         invalidation: Invalidation,
         signals: Signals,
         clock: Clock,
+        leases: Leases = NO_LEASES,
+        random: Random = random.random,
     ) -> None:
         self.memory = memory
         self.stack = stack
@@ -69,7 +96,13 @@ class Engine:
         self.reclaimer = Reclaimer(memory, stack, clock)
         self.fills: Flights[Entry] = Flights()
         self.unshareable = Unshareable()
-        self._refreshing = 0
+        self.leases = leases
+        """Who of all workers fills."""
+        self.background = Background()
+        self.ahead = Ahead(clock)
+        self._random = random
+        self._strays: set[asyncio.Future[Any]] = set()
+        """What goes on though it was cancelled; held until it ends."""
         self._kept = 0
         """How many entries have been stored; tells a read whether it may have been overtaken."""
         self.reads: SharedReads[Found | None] = SharedReads()
@@ -104,7 +137,12 @@ class Engine:
 
     def begin(self, key: str) -> Fill:
         """Stamp a fill, before anything is read for it (rule I2)."""
-        return Fill(self.invalidation.stamp(), key=key)
+        return Fill(self.invalidation.stamp(), key=key, begun=self.clock.monotonic())
+
+    def start(self, fill: Fill) -> None:
+        """Stamp `fill` anew, whose handler is about to be called: another worker may have been waited for since."""
+        fill.stamp = self.invalidation.stamp()
+        fill.running_since = self.clock.monotonic()
 
     def may_wait(self, flight: Flight[Entry]) -> bool:
         """Whether what runs here can wait for `flight` without each waiting for the other in the end."""
@@ -152,10 +190,14 @@ class Engine:
         if key in place.bucket.held:  # most who ask have looked, and found nothing; a miss costs more than this
             now = self.clock.monotonic()
             held = place.bucket.get(key, now) or place.bucket.retained(key, now)
-            found = None if held is None else await self._judged(Found(held, "L1"), place, canonical)
+            found = None if held is None else await self.judged(Found(held, "L1"), place, canonical)
         stack = self.stack
-        if stack is None or (found is not None and found.usable(self.clock.monotonic())):
+        if stack is None:
             return found
+        if found is not None:
+            now = self.clock.monotonic()
+            if found.usable(now) or found.early(now):  # who renews it looks below; nobody waits for that
+                return found
         read = await self.reads.read(key, self._read, stack, place, key, canonical)
         # A read may be shared by requests that arrived while it was under way, so each judges what it gets (I6).
         if (
@@ -165,7 +207,7 @@ class Engine:
             and not place.policy.verify
         ):
             return read
-        lower = None if read is None else await self._judged(read, place, canonical)
+        lower = None if read is None else await self.judged(read, place, canonical)
         return self._better(found, lower)
 
     def _better(self, found: Found | None, lower: Found | None) -> Found | None:
@@ -176,7 +218,32 @@ class Engine:
             return lower
         return found if found.entry.created >= lower.entry.created else lower
 
-    async def _judged(self, found: Found, place: Place, canonical: bytes) -> Found | None:
+    async def look_below(
+        self, place: Place, key: str, canonical: bytes, *, newer_than: Entry | None = None
+    ) -> Found | None:
+        """What another worker has stored meanwhile, fresh and valid; asks a lower tier once, for this caller alone."""
+        stack, kept = self.stack, self._kept
+        located = None if stack is None else await stack.get(key)
+        if located is None or located[0].canonical != canonical:
+            return None
+        entry, tier = located
+        if newer_than is not None and entry.created <= newer_than.created:
+            return None
+        if not self._timed(entry, place):
+            return None
+        found = await self.judged(Found(entry, tier), place, canonical)
+        now = self.clock.monotonic()
+        if found is None or not found.usable(now):
+            return None
+        if kept != self._kept:
+            since = place.bucket.retained(key, now)
+            if since is not None and since.created >= entry.created:
+                return None
+        self._admit(place.bucket, key, entry)
+        return found
+
+    async def judged(self, found: Found, place: Place, canonical: bytes) -> Found | None:
+        """`found` with what the log says of it now; None if it is not valid any more, or never was the answer."""
         if found.entry.canonical != canonical:
             return None
         strict = place.policy.verify
@@ -193,7 +260,7 @@ class Engine:
         if located is None or located[0].canonical != canonical:
             return None
         entry, tier = located
-        if not self._timed(entry, place.policy):
+        if not self._timed(entry, place):
             return None
         current = self.invalidation.current(entry)
         stale = False
@@ -213,36 +280,188 @@ class Engine:
             self._admit(place.bucket, key, entry)
         return Found(entry, tier)
 
-    # ---- making anew what is stale ----
+    # ---- one fill for all who want the same ----
+
+    def joinable(self, key: str) -> Flight[Entry] | None:
+        """The flight for `key` that is worth waiting for; one that takes for ever keeps nobody who comes later."""
+        flight = self.fills.under_way(key)
+        if flight is not None and isinstance(flight.owner, Fill):
+            since = max(flight.owner.begun, flight.owner.running_since)
+            if self.clock.monotonic() - since >= REFRESH_SECONDS:
+                return None
+        return flight
+
+    async def once(
+        self,
+        place: Place,
+        key: str,
+        canonical: bytes,
+        work: Callable[[Lease], Awaitable[Found | None]],
+        *,
+        stale: Found | None = None,
+    ) -> Found | None:
+        """What `work` makes here, or another worker of the fleet there; None: there is nothing to share.
+
+        For the one who leads a flight. Without `lock`, or without Redis, it is `work` and nothing else.
+
+        Args:
+            place: Whose it is.
+            key: What is wanted.
+            canonical: What the entry has to answer.
+            work: Makes it; `keep` is given the lease, which ends with the write.
+            stale: Returned rather than wait for longer than `lock_wait` and then compute all the same.
+        """
+        policy = place.policy
+        if self.leases is NO_LEASES or not policy.lock:
+            return await work(WITHOUT)
+        return await fleet.once(
+            self.leases,
+            key,
+            look=lambda: self.look_below(place, key, canonical),
+            work=work,
+            seconds=LEASE_SECONDS,
+            patience=policy.lock_wait,
+            clock=self.clock,
+            stale=stale,
+        )
+
+    async def limited(self, load: Callable[[], Awaitable[T]], seconds: float | None) -> T:
+        """What `load` returns, in a task of its own; cancelled after `seconds`, or with whoever waits here.
+
+        One that ignores that keeps nobody: it is held until it ends, and what it returns is dropped.
+
+        Raises:
+            TooLateError: `seconds` are over.
+        """
+        task = asyncio.ensure_future(load())
+        task.add_done_callback(_retrieved)
+        try:
+            if seconds is None:
+                await asyncio.wait({task})
+            else:
+                await first(task, self.clock, seconds)
+            if not task.done():
+                raise TooLateError(f"not done after {seconds:g} s")
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                self._strays.add(task)
+                task.add_done_callback(self._strays.discard)
+
+    # ---- making anew what is stale, or soon will be ----
 
     def may_refresh(self, key: str) -> bool:
-        """Whether a fill that nobody waits for may begin: none is under way already, nor are too many of them."""
-        return self._refreshing < MAX_REFRESHES and self.fills.under_way(key) is None
+        """Whether nobody fills `key` already, or is about to."""
+        return self.fills.under_way(key) is None and not self.background.waits(key)
 
-    def refresh(self, key: str, work: Callable[[Flight[Entry]], Coroutine[Any, Any, None]], *, owner: Fill) -> None:
-        """Begin a fill that nobody waits for, where `may_refresh` allows it."""
-        self._refreshing += 1
-        self.fills.lead(key, work, owner=owner).task.add_done_callback(self._refreshed)
+    def refresh(
+        self,
+        key: str,
+        work: Callable[[Flight[Entry]], Coroutine[Any, Any, None]],
+        *,
+        owner: Fill,
+        place: Place | None = None,
+        entry: Entry | None = None,
+    ) -> bool:
+        """Begin a fill that nobody waits for, where `may_refresh` allows it: now, or when there is room for it.
 
-    def _refreshed(self, task: object) -> None:
-        self._refreshing -= 1
+        Args:
+            key: What is filled.
+            work: Fills it, and lands the flight.
+            owner: The fill.
+            place: Whose it is: each has a bound of its own.
+            entry: What is renewed; nobody else will try that before it has expired.
+
+        Returns:
+            Whether it was begun, or waits; False: too many do.
+        """
+
+        def lead() -> asyncio.Task[None] | None:
+            since = None if place is None else place.bucket.held.get(key)
+            if self.fills.under_way(key) is not None or (entry and since and since.created > entry.created):
+                return None
+            flight = self.fills.lead(key, work, owner=owner)
+            flight.detached = True
+            return flight.task
+
+        begun = self.background.begin(key, place, lead)
+        if begun and entry is not None:
+            entry.expires = min(entry.born + entry.lifetime, entry.ends)
+        return begun
+
+    async def renew(
+        self,
+        place: Place,
+        key: str,
+        canonical: bytes,
+        held: Entry,
+        work: Callable[[Lease], Awaitable[Found | None]],
+    ) -> Renewal:
+        """Make `held` anew by `work`, unless another worker has done so, or is about to: nobody waits for that."""
+        if self.leases is NO_LEASES or not place.policy.lock:
+            return "nothing" if await work(WITHOUT) is None else "stored"
+        if await self.look_below(place, key, canonical, newer_than=held) is not None:
+            return "found"
+        lease = await self.leases.acquire(key, LEASE_SECONDS)
+        if isinstance(lease, Busy):
+            return "elsewhere"
+        made = await (work(WITHOUT) if lease is None else fleet.holding(lease, work))
+        return "nothing" if made is None else "stored"
+
+    def watch(self, place: Place, key: str, entry: Entry, renew: Renew) -> None:
+        """Call `renew` shortly before `entry` expires, if `key` will probably be asked for again (refresh-ahead)."""
+        now = self.clock.monotonic()
+        expires = min(entry.born + entry.lifetime, entry.ends)
+        at = early_at(now, expires, place.fill_time.seconds, 1.0, self._random)
+        self.ahead.watch(key, at, entry.lifetime, renew)
+
+    async def aclose(self, within: float) -> None:
+        """Let what is being filled come to its end, for `within` seconds, and what nobody waits for end then."""
+        self.background.forget()
+        await self.ahead.aclose()
+        loop = asyncio.get_running_loop()
+        strays = [task for task in tuple(self._strays) if task.get_loop() is loop]
+        if tasks := {*self.fills.tasks(), *strays}:
+            await asyncio.wait(tasks, timeout=within)
+        for task in self.background.tasks():
+            task.cancel()
+        if self.stack is not None:
+            await self.stack.flush(within)  # those who wait for a lease are told that it is there
+        await self.leases.aclose()
 
     # ---- storing ----
 
-    def keep(self, place: Place, key: str, entry: Entry) -> None:
-        """Store a new entry: in L1 before this returns, in the lower tiers behind the caller's back."""
+    def keep(self, place: Place, key: str, entry: Entry, *, lease: Lease = WITHOUT, fill: Fill | None = None) -> None:
+        """Store a new entry: in L1 before this returns, in the lower tiers behind the caller's back.
+
+        Args:
+            place: Where it lives.
+            key: What it is found by.
+            entry: What is stored; chance shortens its lifetime where the policy has `jitter`.
+            lease: Ends once others find the entry in the tier that they share, or it turns out that they will not.
+            fill: What made it; how long that took is learned.
+        """
+        if fill is not None:
+            place.fill_time.add(self.clock.monotonic() - fill.running_since)
+        if place.policy.jitter:
+            entry.lifetime = jittered(entry.lifetime, place.policy.jitter, self._random)
         entry.lifetime = min(entry.lifetime, LONGEST_LIFETIME)
         entry.retention = min(entry.retention, LONGEST_LIFETIME - entry.lifetime)
-        if not self._timed(entry, place.policy):
+        if not self._timed(entry, place):
+            lease.end(Ended.NOTHING)
             return
         self._kept += 1
         if not self._admit(place.bucket, key, entry):
             place.bucket.discard(key)  # what it replaces must not go on answering
-        if self.stack is not None:
+        if self.stack is None:
+            lease.end(Ended.NOTHING)
+        else:
             remaining = entry.created + entry.lifetime + entry.retention - self.clock.time()
             try:
-                self.stack.put(key, entry, compress=place.policy.compress, ttl=remaining)
+                self.stack.put(key, entry, compress=place.policy.compress, ttl=remaining, told=_ending(lease))
             except CodecError as error:
+                lease.end(Ended.NOTHING)
                 self.signals.emit(WriteDropped("L2", str(error)))
 
     async def forget(self, *keys: str) -> None:
@@ -252,8 +471,13 @@ class Engine:
         if self.stack is not None:
             await self.stack.delete(keys)
 
-    def _timed(self, entry: Entry, policy: Policy) -> bool:
-        """Give the entry its place on this process's monotonic clock; False if it is of no use any more."""
+    def _timed(self, entry: Entry, place: Place) -> bool:
+        """Give the entry its place on this process's monotonic clock; False if it is of no use any more.
+
+        Where the policy has it renewed early, it `expires` when the time for that has come, and is fresh until
+        `born + lifetime` all the same.
+        """
+        policy = place.policy
         clock = self.clock
         now = clock.monotonic()
         age = clock.time() - entry.created
@@ -267,6 +491,10 @@ class Engine:
         entry.at = entry.stamp.position
         entry.born = now - age
         entry.expires = now + (fresh if fresh < kept else kept)
+        if policy.early_refresh:
+            beta = policy.early_refresh
+            early = early_at(now, now + fresh, place.fill_time.seconds, beta, self._random)
+            entry.expires = min(entry.expires, early)
         entry.ends = now + kept
         return kept > 0
 
@@ -274,3 +502,22 @@ class Engine:
         """Let an entry into L1 if this worker can say what it is worth, and only then (rule I5)."""
         verdict = self.invalidation.judge_here(entry)
         return (verdict is Verdict.FRESH or verdict is Verdict.STALE) and bucket.put(key, entry)
+
+
+def _ending(lease: Lease) -> Told | None:
+    """What ends `lease` once it is known whether the entry was written; on the event loop that the lease belongs to."""
+    if lease is WITHOUT:
+        return None
+    loop = asyncio.get_running_loop()
+
+    def told(written: bool) -> None:
+        with contextlib.suppress(RuntimeError):  # that loop is closed, and its leases with it
+            loop.call_soon_threadsafe(lease.end, Ended.STORED if written else Ended.NOTHING)
+
+    return told
+
+
+def _retrieved(task: asyncio.Future[Any]) -> None:
+    """That nobody waits for it any more is no error."""
+    if not task.cancelled():
+        task.exception()

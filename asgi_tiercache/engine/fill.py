@@ -21,20 +21,24 @@ class Fill:
     Args:
         stamp: What was known of the log before anything was read (rule I2).
         key: What is being filled.
+        begun: Monotonic clock at which somebody first waited for it.
     """
 
-    __slots__ = ("failed", "key", "refused", "stamp", "tags", "ttl", "waits_for")
+    __slots__ = ("begun", "failed", "key", "refused", "running_since", "stamp", "tags", "ttl", "waits_for")
 
-    def __init__(self, stamp: Stamp, *, key: str = "") -> None:
+    def __init__(self, stamp: Stamp, *, key: str = "", begun: float = 0.0) -> None:
         self.stamp = stamp
         self.key = key
+        self.begun = begun
+        self.running_since = begun
+        """Monotonic clock at which the handler was called: later, where another worker was waited for."""
         self.waits_for: list[Fill] = []
         """The fills that have to end before this one can."""
         self.tags: dict[str, None] = {}
         self.ttl: float | None = None
         self.refused = False
         self.failed = False
-        """Whether the handler failed, and what waiters get is what was stored before."""
+        """Whether the handler failed or was not waited for, and what waiters get is what was stored before."""
 
     def __repr__(self) -> str:
         return f"<Fill {self.stamp} tags={list(self.tags)} ttl={self.ttl}>"

@@ -74,8 +74,8 @@ class Guarded(Tier):
         if reads:
             self._signals.emit(TierRead(self.name, hits, misses, seconds, reads))
 
-    async def set_many(self, writes: Sequence[Write]) -> None:
-        """Keep each of `writes`, if the tier can."""
+    async def set_many(self, writes: Sequence[Write]) -> bool:
+        """Keep each of `writes`, if the tier can; whether it could."""
         asked = self.available
         try:
             await self.breaker.run("set", self._tier.set_many, writes, probe=self._tier.ping)
@@ -83,6 +83,8 @@ class Guarded(Tier):
             if not asked:
                 for _ in writes:
                     self._signals.emit(WriteDropped(self.name, "unavailable"))
+            return False
+        return True
 
     async def delete_many(self, keys: Sequence[str]) -> None:
         """Forget each of `keys`, if the tier can."""

@@ -61,6 +61,9 @@ class Leases(Protocol):
             seconds: For how long a holder that has died keeps others waiting.
         """
 
+    async def aclose(self) -> None:
+        """Let go of what the running event loop holds; others take over."""
+
 
 class _Without(Lease):
     lost = True
@@ -69,5 +72,18 @@ class _Without(Lease):
         pass
 
 
+class _NoLeases:
+    def __repr__(self) -> str:
+        return "<no leases>"
+
+    async def acquire(self, key: str, seconds: float) -> None:
+        return None
+
+    async def aclose(self) -> None:
+        return None
+
+
+NO_LEASES: Leases = _NoLeases()
+"""Of a cache that shares nothing with other workers."""
 WITHOUT: Lease = _Without()
 """Stands for a lease where somebody computes without one."""

@@ -228,6 +228,10 @@ class RedisTier(Tier):
 
     def __init__(self, link: RedisLink, *, name: str = "L2", prefix: str = "") -> None:
         self.name = name
+        self.link = link
+        """The Redis."""
+        self.prefix = prefix
+        """What stands before each key."""
         self._link = link
         self._prefix = prefix
 

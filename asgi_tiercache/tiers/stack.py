@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from asgi_tiercache.codec.entries import HEAD, Rejected, decode, encode, stamp_of
 from asgi_tiercache.signals import EntryRejected, Signals
 from asgi_tiercache.tiers.batch import Batched
-from asgi_tiercache.tiers.writes import WriteQueue
+from asgi_tiercache.tiers.writes import Told, WriteQueue
 from asgi_tiercache.types import Clock, Entry, ScannableTier, Stamp, Tier, Write
 
 Located = tuple[Entry, str]
@@ -77,7 +77,7 @@ class Stack:
             return entry, level.name
         return None
 
-    def put(self, key: str, entry: Entry, *, compress: bool, ttl: float) -> None:
+    def put(self, key: str, entry: Entry, *, compress: bool, ttl: float, told: Told | None = None) -> None:
         """Queue `entry` for every tier; returns at once.
 
         Args:
@@ -85,14 +85,19 @@ class Stack:
             entry: What is kept.
             compress: Deflate its body.
             ttl: Seconds after which the tiers may forget it, above 0.
+            told: Called, on whichever thread, once it is known whether the first tier has it: the one that is shared.
 
         Raises:
             CodecError: the entry cannot be written as bytes.
         """
         if not self._levels:
+            if told is not None:
+                told(False)
             return
         write = Write(key, encode(entry, compress=compress), ttl)
-        for level in self._levels:
+        first, *rest = self._levels
+        first.queue.put(write, told)
+        for level in rest:
             level.queue.put(write)
 
     async def delete(self, keys: Sequence[str]) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import Signals, WriteDropped
 from asgi_tiercache.tiers.loops import PerLoop
 from asgi_tiercache.types import Tier, Write
+
+Told = Callable[[bool], None]
+"""Told, on whichever thread, whether a write has reached the tier, or one that took its place; it must not raise."""
 
 BATCH_ENTRIES = 64
 BATCH_BYTES = 1024 * 1024
@@ -32,6 +35,20 @@ class _Worker:
     @property
     def idle(self) -> bool:
         return self.task is None or self.task.done()
+
+
+class _Queued:
+    """A write, and whoever wants to know what becomes of it."""
+
+    __slots__ = ("told", "write")
+
+    def __init__(self, write: Write, told: tuple[Told, ...]) -> None:
+        self.write = write
+        self.told = told
+
+    def tell(self, written: bool) -> None:
+        for told in self.told:
+            told(written)
 
 
 class WriteQueue:
@@ -61,28 +78,35 @@ class WriteQueue:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._waiting: dict[str, Write] = {}
-        self._leaving: dict[str, Write] = {}
+        self._waiting: dict[str, _Queued] = {}
+        self._leaving: dict[str, _Queued] = {}
         """Handed to the tier, which has not answered yet."""
         self._workers = PerLoop(_Worker, self._end)
 
-    def put(self, write: Write) -> None:
-        """Queue `write`, in place of one under the same key; returns at once."""
+    def put(self, write: Write, told: Told | None = None) -> None:
+        """Queue `write`, in place of one under the same key; returns at once.
+
+        Args:
+            write: What is to be kept.
+            told: Called once, with True when the tier has it, with False when it was given up.
+        """
         with self._lock:
-            self._add(write)
+            self._add(_Queued(write, () if told is None else (told,)))
             dropped = self._overflow()
         self._drop(dropped, "queue full")
         self._start()
 
     def peek(self, key: str) -> bytes | None:
         """The bytes on their way under `key`."""
-        write = self._waiting.get(key) or self._leaving.get(key)
-        return write.data if write else None
+        queued = self._waiting.get(key) or self._leaving.get(key)
+        return queued.write.data if queued else None
 
     def discard(self, key: str) -> None:
         """Take the write under `key` out of the queue, if it still waits."""
         with self._lock:
-            self._remove(key)
+            queued = self._remove(key)
+        if queued is not None:
+            queued.tell(False)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Forget what is queued under `keys`, then delete them in the tier.
@@ -118,18 +142,22 @@ class WriteQueue:
     def __repr__(self) -> str:
         return f"<WriteQueue to {self._tier.name}: {len(self)} writes, {self.bytes} bytes>"
 
-    def _add(self, write: Write) -> None:
+    def _add(self, queued: _Queued) -> None:
+        write = queued.write
         before = self._waiting.get(write.key)
-        self._waiting[write.key] = write
-        self.bytes += len(write.data) - (len(before.data) if before else 0)
+        self._waiting[write.key] = queued
+        self.bytes += len(write.data)
+        if before is not None:
+            self.bytes -= len(before.write.data)
+            queued.told = (*before.told, *queued.told)
 
-    def _remove(self, key: str) -> Write | None:
-        write = self._waiting.pop(key, None)
-        if write is not None:
-            self.bytes -= len(write.data)
-        return write
+    def _remove(self, key: str) -> _Queued | None:
+        queued = self._waiting.pop(key, None)
+        if queued is not None:
+            self.bytes -= len(queued.write.data)
+        return queued
 
-    def _overflow(self) -> list[Write]:
+    def _overflow(self) -> list[_Queued]:
         """Take out the oldest writes until the bounds hold."""
         dropped = []
         while len(self._waiting) > self._max_entries or self.bytes > self._max_bytes:
@@ -138,9 +166,10 @@ class WriteQueue:
             dropped.append(oldest)
         return dropped
 
-    def _drop(self, writes: Sequence[Write], reason: str) -> None:
-        for _ in writes:
+    def _drop(self, dropped: Sequence[_Queued], reason: str) -> None:
+        for queued in dropped:
             self._signals.emit(WriteDropped(self._tier.name, reason))
+            queued.tell(False)
 
     def _start(self) -> None:
         try:
@@ -168,9 +197,11 @@ class WriteQueue:
                 if batch := self._take():
                     await self._write(batch)
 
-    async def _write(self, batch: list[Write]) -> None:
+    async def _write(self, batch: list[_Queued]) -> None:
         try:
-            await self._tier.set_many(batch)
+            written = await self._tier.set_many([queued.write for queued in batch])
+            for queued in batch:
+                queued.tell(written is not False)
         except TierError as error:
             self._drop(batch, str(error))
         except asyncio.CancelledError:
@@ -179,35 +210,35 @@ class WriteQueue:
         finally:
             self._settle(batch)
 
-    def _take(self) -> list[Write]:
+    def _take(self) -> list[_Queued]:
         """The oldest writes, as many as one batch carries; they count as leaving."""
-        batch: list[Write] = []
+        batch: list[_Queued] = []
         size = 0
         with self._lock:
-            for write in self._waiting.values():
-                size += len(write.data)
+            for queued in self._waiting.values():
+                size += len(queued.write.data)
                 if batch and (size > BATCH_BYTES or len(batch) == BATCH_ENTRIES):
                     break
-                batch.append(write)
-            for write in batch:
-                self._leaving[write.key] = write
-                self._remove(write.key)
+                batch.append(queued)
+            for queued in batch:
+                self._leaving[queued.write.key] = queued
+                self._remove(queued.write.key)
         return batch
 
-    def _put_back(self, batch: Sequence[Write]) -> None:
+    def _put_back(self, batch: Sequence[_Queued]) -> None:
         """Let an interrupted batch wait again, at the front; a newer write under the same key stays."""
         with self._lock:
             newer = self._waiting
             self._waiting = {}
             self.bytes = 0
-            for write in (*batch, *newer.values()):
-                self._add(write)
+            for queued in (*batch, *newer.values()):
+                self._add(queued)
 
-    def _settle(self, batch: Sequence[Write]) -> None:
+    def _settle(self, batch: Sequence[_Queued]) -> None:
         with self._lock:
-            for write in batch:
-                if self._leaving.get(write.key) is write:
-                    del self._leaving[write.key]
+            for queued in batch:
+                if self._leaving.get(queued.write.key) is queued:
+                    del self._leaving[queued.write.key]
 
     async def _end(self, worker: _Worker) -> None:
         """Let the worker go, with the loop or on closing."""

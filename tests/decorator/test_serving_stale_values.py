@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asgi_tiercache import TierCache
-from asgi_tiercache.engine.core import MAX_REFRESHES
+from asgi_tiercache.engine.background import MAX_FOR_EACH
 from asgi_tiercache.invalidation.service import Receipt
 from asgi_tiercache.testing import ScriptedTier, TickingClock
 from tests.invalidation.scripted import ScriptedLog
@@ -301,7 +301,7 @@ def test_whoever_reads_a_stale_value_does_not_wait_for_it_nor_end_it_by_leaving(
 def test_only_so_many_are_computed_at_the_same_time() -> None:
     async def test() -> None:
         cache, origin = TierCache(), Origin()
-        keys = [f"k{number}" for number in range(MAX_REFRESHES + 5)]
+        keys = [f"k{number}" for number in range(MAX_FOR_EACH + 5)]
 
         async def values() -> None:
             for key in keys:
@@ -312,7 +312,7 @@ def test_only_so_many_are_computed_at_the_same_time() -> None:
         origin.open.clear()
         await values()
         await turns()
-        assert origin.reads == len(keys) + MAX_REFRESHES
+        assert origin.reads == len(keys) + MAX_FOR_EACH
         origin.open.set()
         await idle(cache)
         await values()

@@ -37,9 +37,9 @@ def test_no_order_of_events_serves_what_was_invalidated() -> None:
 class StampsAtStore(Engine):
     """I2: the stamp says what was known at the end."""
 
-    def keep(self, place: Place, key: str, entry: Entry) -> None:
+    def keep(self, place: Place, key: str, entry: Entry, **options: Any) -> None:
         entry.stamp = self.invalidation.stamp()
-        super().keep(place, key, entry)
+        super().keep(place, key, entry, **options)
 
 
 class StampsWithTheLogsClock(Knowledge):

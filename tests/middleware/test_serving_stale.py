@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_tiercache import Policy, TierCache, TierCacheMiddleware
-from asgi_tiercache.engine.core import MAX_REFRESHES
+from asgi_tiercache.engine.background import MAX_AT_ONCE
 from asgi_tiercache.testing import ScriptedTier, TickingClock
 from tests.invalidation.scripted import ScriptedLog
 from tests.middleware.apps import Gated, Handler, app_of
@@ -524,7 +524,7 @@ def test_only_so_many_are_made_anew_at_the_same_time_and_the_rest_when_next_aske
         cache, gated = TierCache(), Gated()
         app = app_of(gated.handler, Policy(ttl=60, tags=("t",), query=["n"]), cache=cache)
         gated.open.set()
-        queries = [b"n=%d" % number for number in range(MAX_REFRESHES + 5)]
+        queries = [b"n=%d" % number for number in range(MAX_AT_ONCE + 5)]
         for query in queries:
             await ask(app, query=query)
         gated.open.clear()
@@ -532,7 +532,7 @@ def test_only_so_many_are_made_anew_at_the_same_time_and_the_rest_when_next_aske
         for query in queries:
             assert (await ask(app, query=query)).cache_status == STALE
         await turns()
-        assert gated.handler.calls == len(queries) + MAX_REFRESHES
+        assert gated.handler.calls == len(queries) + MAX_AT_ONCE
         gated.open.set()
         await idle(cache)
         for query in queries:

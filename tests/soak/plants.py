@@ -17,9 +17,9 @@ from asgi_tiercache.types import Entry, Stamp
 class StampsAtStore(Engine):
     """I2: the stamp says what was known at the end."""
 
-    def keep(self, place: Place, key: str, entry: Entry) -> None:
+    def keep(self, place: Place, key: str, entry: Entry, **options: Any) -> None:
         entry.stamp = self.invalidation.stamp()
-        super().keep(place, key, entry)
+        super().keep(place, key, entry, **options)
 
 
 class NeverJudges(Engine):

@@ -785,6 +785,7 @@ def test_four_workers_and_one_cold_key_cost_23_commands_those_of_scripts_include
             calls.append(worker)
             await asyncio.sleep(0.3)
             await worker.tier.set_many([Write(key, b"value", 10.0)])
+            lease.end(Ended.STORED)
             return b"value"
 
         return await look() or await once(
