@@ -35,6 +35,7 @@ class Flight(Generic[T]):
         self.detached = False
         """Whether it goes on though nobody waits: it was begun for nobody, or somebody could wait no longer."""
         self._outcome: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
+        self._waiters: set[asyncio.Future[None]] = set()
         self.task: asyncio.Task[None]
 
     @property
@@ -46,20 +47,28 @@ class Flight(Generic[T]):
         """Release the waiters with `outcome`; None: there is nothing to share."""
         if not self._outcome.done():
             self._outcome.set_result(outcome)
+            self._release()
 
     def fail(self, error: BaseException) -> None:
         """Release the waiters with an exception."""
         if not self._outcome.done():
             self._outcome.set_exception(error)
             self._outcome.exception()  # retrieved here: that nobody waits is no error
+            self._release()
 
     async def outcome(self) -> T | None:
         """What the flight brought. Cancelling one waiter leaves the others waiting."""
-        self.waiting += 1
-        try:
-            return await asyncio.shield(self._outcome)
-        finally:
-            self.waiting -= 1
+        if not self._outcome.done():
+            # A future for each costs less than to shield the one: a thousand may wait.
+            waiter: asyncio.Future[None] = self._outcome.get_loop().create_future()
+            self._waiters.add(waiter)
+            self.waiting += 1
+            try:
+                await waiter
+            finally:
+                self.waiting -= 1
+                self._waiters.discard(waiter)
+        return self._outcome.result()
 
     async def lands_within(self, seconds: float, clock: Clock) -> bool:
         """Wait for `seconds` at the most; whether the outcome is known then."""
@@ -69,6 +78,11 @@ class Flight(Generic[T]):
         finally:
             self.waiting -= 1
         return self.landed
+
+    def _release(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def abandon(self) -> None:
         """End it if nobody waits any more; who comes later begins anew, whatever becomes of the task."""
@@ -84,7 +98,7 @@ class Flights(Generic[T]):
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Flight[T]]] = (
             weakref.WeakKeyDictionary()
         )
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Flight[T]] = {}
         self.begun = 0
         """How many flights have begun; read on arrival, it tells a young flight from an old one."""
 
@@ -105,7 +119,7 @@ class Flights(Generic[T]):
         flight = mine[key] = Flight[T](self.begun, owner)
 
         def ended(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
+            del self._tasks[task]
             if mine.get(key) is flight:
                 del mine[key]
             if task.cancelled():
@@ -116,7 +130,7 @@ class Flights(Generic[T]):
                 flight.land(None)
 
         flight.task = asyncio.get_running_loop().create_task(work(flight))
-        self._tasks.add(flight.task)
+        self._tasks[flight.task] = flight
         flight.task.add_done_callback(ended)
         return flight
 
@@ -124,6 +138,13 @@ class Flights(Generic[T]):
         """The running loop's flights that have not ended, those included that have landed already."""
         loop = asyncio.get_running_loop()
         return [task for task in list(self._tasks) if task.get_loop() is loop]
+
+    def end_unattended(self) -> None:
+        """Cancel the running loop's flights whose outcome is not known, and for which nobody waits."""
+        for task in self.tasks():
+            flight = self._tasks[task]
+            if not (flight.landed or flight.waiting):
+                task.cancel()
 
     def _mine(self) -> dict[str, Flight[T]]:
         return self._by_loop.setdefault(asyncio.get_running_loop(), {})

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine
+from random import Random
 from typing import Any
 
 import pytest
@@ -619,6 +620,36 @@ def test_a_renewal_that_fails_is_not_tried_again_before_the_expiry() -> None:
     run(test())
 
 
+def test_at_a_thousand_calls_a_second_nobody_waits_after_the_first() -> None:
+    async def test() -> None:
+        clock, chance, ends, calls = TickingClock(), Random(1), list[float](), 0
+        cache = TierCache(clock=clock, random=chance.random)
+
+        @cache.cached("k", ttl=5, early_refresh=1)
+        async def value() -> int:
+            ends.append(clock.monotonic() + 0.3)
+            await clock.sleep(0.3)
+            return len(ends)
+
+        waited = 0
+        while calls < 20_000:
+            caller = asyncio.create_task(value())
+            calls += 1
+            for _ in range(6):
+                await asyncio.sleep(0)
+            if not caller.done():
+                waited += 1
+                while not caller.done():
+                    clock.tick(0.001)
+                    await turns()
+            clock.tick(0.001)
+        assert waited == 1
+        assert 4 <= len(ends) <= 4 * 3
+        await cache.aclose()
+
+    run(test())
+
+
 def test_chance_takes_from_a_lifetime_once_and_all_workers_agree() -> None:
     async def test() -> None:
         fleet, chance = Fleet(), [0.5]
@@ -692,6 +723,22 @@ def test_at_shutdown_what_waits_for_its_turn_is_not_begun() -> None:
         origin.open.set()
         await closing
         assert origin.reads == 20 + 16
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(test())
+
+
+def test_what_never_ends_and_nobody_waits_for_is_cancelled_when_the_cache_is_closed() -> None:
+    async def test() -> None:
+        service = Service(stale_while_revalidate=60)
+        await service.value()
+        service.clock.tick(60)
+        service.origin.open.clear()
+        await service.value()
+        await until(lambda: service.origin.reads == 2)
+        await service.cache.engine.aclose(0.01)
+        await turns()
+        assert service.origin.cancelled == 1
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(test())
