@@ -812,6 +812,42 @@ def test_a_plain_function_that_ends_a_program_in_the_background_ends_nothing() -
     cache.close()
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_with_a_timeout_only_the_thread_on_which_a_plain_function_runs_waits_for_its_end(soft: bool) -> None:
+    clock, release, calls = TickingClock(), threading.Event(), list[int]()
+    release.set()
+    cache = TierCache(clock=clock)
+
+    @cache.cached("k", ttl=60, stale_if_error=300, soft_timeout=2 if soft else None, hard_timeout=None if soft else 2)
+    def value() -> int:
+        calls.append(1)
+        mine = len(calls)
+        release.wait(5)
+        return mine
+
+    async def test() -> None:
+        async with cache:
+            assert await asyncio.to_thread(value) == 1
+            clock.tick(60)
+            release.clear()
+            first = asyncio.create_task(asyncio.to_thread(value))
+            await until(lambda: len(calls) == 2)
+            second = asyncio.create_task(asyncio.to_thread(value))
+            arrived = cache.engine.fills.under_way("k")
+            assert arrived is not None
+            await until(lambda: arrived.waiting == 2 and clock.sleeping == (2 if soft else 1))
+            clock.tick(2)
+            assert await second == 1
+            assert not first.done()
+            release.set()
+            assert await first == 1
+            await until(lambda: not cache.engine.fills.tasks())
+            assert await asyncio.to_thread(value) == (2 if soft else 3), "what comes too late is dropped"
+
+    run(test())
+    cache.close()
+
+
 @pytest.mark.parametrize("option", ["soft_timeout", "hard_timeout"])
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 def test_timeouts_that_are_none_are_refused(option: str, seconds: float) -> None:
