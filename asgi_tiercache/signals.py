@@ -88,12 +88,13 @@ class Invalidated(NamedTuple):
 
 
 class Refreshed(NamedTuple):
-    """What was stale was made anew, behind the back of whoever was served it."""
+    """What was stale, or soon would be, was made anew, behind the back of whoever was served it."""
 
     route: str
     """The route's template, or the function's name."""
     outcome: str
-    """`"stored"`; `"failed"`; or why the new one was not stored."""
+    """`"stored"`; `"failed"`; `"found"`: another worker had stored it; `"elsewhere"`: another worker is at it;
+    `"dropped"`: too many wait; or why the new one was not stored."""
 
 
 class CallbackFailed(NamedTuple):

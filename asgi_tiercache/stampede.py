@@ -38,8 +38,7 @@ class Flight(Generic[T]):
         """Whether it goes on though nobody waits: it was begun for nobody, or somebody could wait no longer."""
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[T | None] = self._loop.create_future()
-        self._outcome.add_done_callback(self._wake)
-        self._turns: set[asyncio.Future[None]] = set()
+        self._waiters: set[asyncio.Future[None]] = set()
         self._limit: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None]
 
@@ -52,55 +51,40 @@ class Flight(Generic[T]):
         """Release the waiters with `outcome`; None: there is nothing to share."""
         if not self._outcome.done():
             self._outcome.set_result(outcome)
+            self._release()
 
     def fail(self, error: BaseException) -> None:
         """Release the waiters with an exception."""
         if not self._outcome.done():
             self._outcome.set_exception(error)
             self._outcome.exception()  # retrieved here: that nobody waits is no error
+            self._release()
 
     def open(self, stream: object) -> None:
         """What it brings can be had from `stream` from now on."""
         self.stream = stream
-        self._wake()
+        self._release()
+
+    def result(self) -> T | None:
+        """The outcome, once it is known; raises what the flight failed with."""
+        return self._outcome.result()
+
+    async def outcome(self) -> T | None:
+        """What the flight brought. Cancelling one waiter leaves the others waiting."""
+        while not self._outcome.done():
+            await self._wait()
+        return self._outcome.result()
 
     async def brings(self, seconds: float) -> None:
         """Return once there is an outcome, or a stream; or when waiters have waited for `seconds` of real time.
 
         That counts from the first of them on: a timer for each would cost more than all the rest.
         """
-        if self.landed or self.stream is not None:
+        if self._outcome.done() or self.stream is not None:
             return
         if self._limit is None:
-            self._limit = self._loop.call_later(seconds, self._wake)
-        turn: asyncio.Future[None] = self._loop.create_future()
-        self._turns.add(turn)
-        self.waiting += 1
-        try:
-            await turn
-        finally:
-            self.waiting -= 1
-            self._turns.discard(turn)
-
-    def result(self) -> T | None:
-        """The outcome, once it is known; raises what the flight failed with."""
-        return self._outcome.result()
-
-    def _wake(self, _: object = None) -> None:
-        if self._limit is not None:
-            self._limit.cancel()
-            self._limit = None
-        for turn in self._turns:
-            if not turn.done():
-                turn.set_result(None)
-
-    async def outcome(self) -> T | None:
-        """What the flight brought. Cancelling one waiter leaves the others waiting."""
-        self.waiting += 1
-        try:
-            return await asyncio.shield(self._outcome)
-        finally:
-            self.waiting -= 1
+            self._limit = self._loop.call_later(seconds, self._release)
+        await self._wait()
 
     async def lands_within(self, seconds: float, clock: Clock) -> bool:
         """Wait for `seconds` at the most; whether the outcome is known then."""
@@ -117,6 +101,25 @@ class Flight(Generic[T]):
             self.land(None)
             self.task.cancel()
 
+    async def _wait(self) -> None:
+        # A future for each costs less than to shield the one: a thousand may wait.
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.add(waiter)
+        self.waiting += 1
+        try:
+            await waiter
+        finally:
+            self.waiting -= 1
+            self._waiters.discard(waiter)
+
+    def _release(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
 
 class Flights(Generic[T]):
     """The flights of each event loop, by key."""
@@ -125,7 +128,7 @@ class Flights(Generic[T]):
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Flight[T]]] = (
             weakref.WeakKeyDictionary()
         )
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Flight[T]] = {}
         self.begun = 0
         """How many flights have begun; read on arrival, it tells a young flight from an old one."""
 
@@ -146,7 +149,7 @@ class Flights(Generic[T]):
         flight = mine[key] = Flight[T](self.begun, owner)
 
         def ended(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
+            del self._tasks[task]
             if mine.get(key) is flight:
                 del mine[key]
             if task.cancelled():
@@ -157,7 +160,7 @@ class Flights(Generic[T]):
                 flight.land(None)
 
         flight.task = asyncio.get_running_loop().create_task(work(flight))
-        self._tasks.add(flight.task)
+        self._tasks[flight.task] = flight
         flight.task.add_done_callback(ended)
         return flight
 
@@ -165,6 +168,13 @@ class Flights(Generic[T]):
         """The running loop's flights that have not ended, those included that have landed already."""
         loop = asyncio.get_running_loop()
         return [task for task in list(self._tasks) if task.get_loop() is loop]
+
+    def end_unattended(self) -> None:
+        """Cancel the running loop's flights whose outcome is not known, and for which nobody waits."""
+        for task in self.tasks():
+            flight = self._tasks[task]
+            if not (flight.landed or flight.waiting):
+                task.cancel()
 
     def _mine(self) -> dict[str, Flight[T]]:
         return self._by_loop.setdefault(asyncio.get_running_loop(), {})

@@ -227,7 +227,8 @@ class Stats:
         - `flight`: `hits` that waited for another request's fill, and their `latency`.
         - `failures`, `breakers`, `rejected`, `writes`: by lower tier.
         - `evictions`: entries by region. `invalidations`: by whether they were durable, then by kind.
-        - `refreshes`: of what was stale, by outcome. `callbacks_failed`: those of `on_invalidate`, by exception.
+        - `refreshes`: of what was stale or soon would be, by outcome. `callbacks_failed`: those of `on_invalidate`, by
+          exception.
         - `routes`, only where asked for: by route its `answers`, `passes` and `not_stored`.
 
         Args:

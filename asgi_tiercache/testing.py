@@ -120,13 +120,14 @@ class ScriptedTier(Tier):
         now = self._clock.monotonic() if self._clock else 0.0
         return [self.data.get(key) if now < self._expiry.get(key, now + 1) else None for key in keys]
 
-    async def set_many(self, writes: Sequence[Write]) -> None:
+    async def set_many(self, writes: Sequence[Write]) -> bool | None:
         """Hold each of `writes`."""
         await self._operate("set_many")
         for write in writes:
             self.data[write.key] = write.data
             if self._clock:
                 self._expiry[write.key] = self._clock.monotonic() + write.ttl
+        return None
 
     async def delete_many(self, keys: Sequence[str]) -> None:
         """Forget `keys`."""

@@ -6,6 +6,7 @@ import gc
 import pytest
 
 from asgi_tiercache.stampede import Flight, Flights, SharedReads, Unshareable
+from asgi_tiercache.testing import TickingClock
 from tests.tiers.doubles import ticks
 
 
@@ -336,3 +337,72 @@ def test_the_oldest_is_forgotten_where_there_are_too_many() -> None:
     for key in ("a", "b", "a", "c"):
         keys.remember(key, 0)
     assert [keys.holds(key, 1) for key in "abc"] == [True, False, True]
+
+
+# ---- who waits for a while, and who leaves ----
+
+
+@pytest.mark.parametrize("outcome", [7, None, ValueError("no")])
+def test_whoever_waits_for_a_while_is_told_whether_the_outcome_is_known(outcome: int | ValueError | None) -> None:
+    async def body() -> None:
+        clock, work = TickingClock(), Work(outcome)
+        flight = Flights[int]().lead("k", work)
+        waiting = asyncio.create_task(flight.lands_within(1.0, clock))
+        await ticks(2)
+        assert flight.waiting == 1
+        clock.tick(1.0)
+        assert await waiting is False
+        waiting = asyncio.create_task(flight.lands_within(1.0, clock))
+        await ticks(2)
+        work.go.set()
+        assert await waiting is True
+        assert flight.waiting == 0
+        await asyncio.wait([flight.task])
+
+    asyncio.run(body())
+
+
+def test_an_abandoned_flight_is_ended_if_nobody_waits_and_can_not_be_joined() -> None:
+    async def body() -> None:
+        flights: Flights[int] = Flights()
+        flight = flights.lead("k", Work())
+        waiter = asyncio.create_task(flight.outcome())
+        await ticks(1)
+        flight.abandon()
+        assert flights.under_way("k") is flight, "somebody waits"
+        waiter.cancel()
+        await ticks(1)
+        flight.abandon()
+        assert flights.under_way("k") is None
+        await asyncio.wait([flight.task])
+        assert flight.task.cancelled()
+
+    asyncio.run(body())
+
+
+def test_a_detached_flight_goes_on_without_anybody() -> None:
+    async def body() -> None:
+        work = Work()
+        flight = Flights[int]().lead("k", work)
+        flight.detached = True
+        flight.abandon()
+        work.go.set()
+        assert await flight.outcome() == 7
+
+    asyncio.run(body())
+
+
+def test_at_the_end_what_nobody_waits_for_is_cancelled() -> None:
+    async def body() -> None:
+        flights: Flights[int] = Flights()
+        alone, waited_for = flights.lead("a", Work()), flights.lead("b", Work())
+        waiter = asyncio.create_task(waited_for.outcome())
+        await ticks(1)
+        flights.end_unattended()
+        await ticks(2)
+        assert alone.task.cancelled()
+        assert not waited_for.task.done()
+        waiter.cancel()
+        flights.end_unattended()
+
+    asyncio.run(body())

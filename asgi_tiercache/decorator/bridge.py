@@ -58,10 +58,10 @@ class Bridge:
         work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
 
         asked: list[asyncio.Future[Any]] = []
-        answered = threading.Event()
+        answered = False  # read and written on the loop's thread
 
         async def load() -> Any:
-            if answered.is_set():  # with something stale: this thread has gone on
+            if answered:  # with something stale: this thread has gone on
                 return await _in_a_thread(function, name)
             made = asyncio.get_running_loop().create_future()
             asked.append(made)
@@ -72,7 +72,8 @@ class Bridge:
             return await _in_a_thread(function, name)
 
         def leave(_: object) -> None:
-            answered.set()
+            nonlocal answered
+            answered = True
             work.put(None)
 
         values = self._values.get_or_fill(call, load, unattended=unattended)

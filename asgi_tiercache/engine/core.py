@@ -431,8 +431,7 @@ class Engine:
         strays = [task for task in tuple(self._strays) if task.get_loop() is loop]
         if tasks := {*self.fills.tasks(), *strays}:
             await asyncio.wait(tasks, timeout=within)
-        for task in self.background.tasks():
-            task.cancel()
+        self.fills.end_unattended()
         if self.stack is not None:
             await self.stack.flush(within)  # those who wait for a lease are told that it is there
         await self.leases.aclose()

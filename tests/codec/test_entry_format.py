@@ -219,7 +219,7 @@ def test_foreign_bytes_are_rejected_with_their_reason(data: bytes, reason: str) 
         (FLAGS, 2, "unknown flags"),
         (FLAGS, 16, "unknown flags"),
         (FLAGS, 255, "unknown flags"),
-        (STATUS, 2, "impossible status"),
+        (STATUS, 3, "impossible status"),
         (STATUS, 99, "impossible status"),
         (STATUS, 1000, "impossible status"),
         (POSITION, 2**63, "impossible stamp"),

@@ -8,6 +8,7 @@ import pytest
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import WriteDropped
+from asgi_tiercache.testing import ScriptedTier as Shipped
 from asgi_tiercache.tiers.writes import AT_LOOP_END, BATCH_BYTES, BATCH_ENTRIES, WriteQueue
 from asgi_tiercache.types import Write
 from tests.tiers.doubles import Recorder, ScriptedTier, ticks, until
@@ -396,3 +397,82 @@ def test_its_repr_tells_how_full_it_is(put: int) -> None:
     for number in range(put):
         queue.put(a_write(str(number)))
     assert repr(queue) == f"<WriteQueue to L2: {put} writes, {4 * put} bytes>"
+
+
+# ---- who is told what has become of a write ----
+
+
+def test_whoever_wants_to_know_is_told_when_the_tier_has_it() -> None:
+    tier = ScriptedTier()
+
+    async def body() -> None:
+        queue, told = a_queue(tier), list[bool]()
+        tier.hang()
+        queue.put(a_write("a"), told.append)
+        await ticks(3)
+        assert told == []
+        tier.go_on()
+        await queue.flush()
+        assert told == [True]
+
+    asyncio.run(body())
+
+
+def test_who_is_replaced_is_told_of_what_took_its_place() -> None:
+    tier = ScriptedTier()
+
+    async def body() -> None:
+        queue, told = a_queue(tier), list[str]()
+        queue.put(a_write("a", b"1"), lambda written: told.append(f"first {written}"))
+        queue.put(a_write("a", b"2"), lambda written: told.append(f"second {written}"))
+        assert queue.bytes == 1
+        await queue.flush()
+        assert told == ["first True", "second True"]
+
+    asyncio.run(body())
+
+
+def test_what_is_given_up_is_told_in_each_case() -> None:
+    tier = ScriptedTier()
+
+    async def body() -> None:
+        told: dict[str, bool] = {}
+
+        def put(queue: WriteQueue, key: str) -> None:
+            queue.put(a_write(key), lambda written: told.__setitem__(key, written))
+
+        full = a_queue(tier, max_entries=1)
+        put(full, "oldest")
+        put(full, "deleted")
+        await full.delete(["deleted"])
+        tier.error = TierError("no")
+        put(full, "failed")
+        await full.flush()
+        tier.error = None
+        tier.hang()
+        full.put(a_write("leaving"))
+        await ticks(3)
+        put(full, "closed")
+        closing = asyncio.create_task(full.aclose(0.01))
+        await until(lambda: "closed" in told)
+        tier.go_on()
+        await closing
+        assert told == {"oldest": False, "deleted": False, "failed": False, "closed": False}
+
+    asyncio.run(body())
+
+
+def test_a_tier_that_reports_its_failures_by_itself_says_so() -> None:
+    class Reports(Shipped):
+        async def set_many(self, writes: Sequence[Write]) -> bool:
+            return False
+
+    async def body() -> None:
+        recorder, told = Recorder(), list[bool]()
+        queue = WriteQueue(Reports(), signals=recorder)
+        queue.put(a_write("a"), told.append)
+        await queue.flush()
+        assert told == [False]
+        assert recorder.seen == []
+
+    asyncio.run(body())
