@@ -30,17 +30,21 @@ class Flight(Generic[T]):
         """Whatever the one who leads wants others to know of it."""
         self.number = number
         """Flights are numbered in the order in which they begin (rule I6)."""
-        self.waiting = 0
-        """How many wait for the outcome."""
+        self._patient = 0
         self.stream: object = None
         """Where what it brings can be had while there is still more to come."""
         self.detached = False
         """Whether it goes on though nobody waits: it was begun for nobody, or somebody could wait no longer."""
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[T | None] = self._loop.create_future()
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._turns: list[asyncio.Future[None]] = []
         self._limit: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None]
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for what it brings."""
+        return self._patient + sum(not turn.done() for turn in self._turns)
 
     @property
     def landed(self) -> bool:
@@ -72,27 +76,28 @@ class Flight(Generic[T]):
     async def outcome(self) -> T | None:
         """What the flight brought. Cancelling one waiter leaves the others waiting."""
         while not self._outcome.done():
-            await self._wait()
+            await self._turn()
         return self._outcome.result()
 
-    async def brings(self, seconds: float) -> None:
-        """Return once there is an outcome, or a stream; or when waiters have waited for `seconds` of real time.
+    def turn(self, seconds: float) -> asyncio.Future[None] | None:
+        """What to wait for: done once there is an outcome, or a stream; or after `seconds` of real time.
 
-        That counts from the first of them on: a timer for each would cost more than all the rest.
+        These count from the first on who waits: a timer for each would cost more than all the rest, and a coroutine
+        here would be felt. None: there is something to have already.
         """
         if self._outcome.done() or self.stream is not None:
-            return
+            return None
         if self._limit is None:
             self._limit = self._loop.call_later(seconds, self._release)
-        await self._wait()
+        return self._turn()
 
     async def lands_within(self, seconds: float, clock: Clock) -> bool:
         """Wait for `seconds` at the most; whether the outcome is known then."""
-        self.waiting += 1
+        self._patient += 1
         try:
             await first(self._outcome, clock, seconds)
         finally:
-            self.waiting -= 1
+            self._patient -= 1
         return self.landed
 
     def abandon(self) -> None:
@@ -101,24 +106,20 @@ class Flight(Generic[T]):
             self.land(None)
             self.task.cancel()
 
-    async def _wait(self) -> None:
+    def _turn(self) -> asyncio.Future[None]:
         # A future for each costs less than to shield the one: a thousand may wait.
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.add(waiter)
-        self.waiting += 1
-        try:
-            await waiter
-        finally:
-            self.waiting -= 1
-            self._waiters.discard(waiter)
+        turn: asyncio.Future[None] = self._loop.create_future()
+        self._turns.append(turn)
+        return turn
 
     def _release(self) -> None:
         if self._limit is not None:
             self._limit.cancel()
             self._limit = None
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        turns, self._turns = self._turns, []
+        for turn in turns:
+            if not turn.done():
+                turn.set_result(None)
 
 
 class Flights(Generic[T]):

@@ -26,6 +26,7 @@ def hit(*, ttl: int, detail: str) -> bytes:
     return b"tiercache; hit; ttl=%d%b" % (ttl, _encoded_detail(detail))
 
 
+@lru_cache(maxsize=256)  # those who wait for one response are told the same
 def forward(
     reason: str,
     *,

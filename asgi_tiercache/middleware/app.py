@@ -155,7 +155,7 @@ class TierCacheMiddleware:
             else:  # the same, without a call that would be felt here
                 await send({"type": "http.response.start", "status": entry.status, "headers": headers})
                 await send({"type": "http.response.body", "body": entry.body})
-            route.hit(now)
+            route.hit(now, key.text)
 
     def _respond(
         self,

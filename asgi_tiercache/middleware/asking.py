@@ -26,6 +26,8 @@ class Asking:
         others: Stored responses of other variants, which the handler may find just as good.
     """
 
+    __slots__ = ("_exchange", "_others", "found", "waited")
+
     def __init__(self, exchange: Exchange, found: Found | None, others: Sequence[Entry] = ()) -> None:
         self._exchange = exchange
         self.found = found

@@ -101,9 +101,11 @@ class Exchange:
 
     @property
     def may_refresh(self) -> bool:
-        """Whether the handler may run for nobody: not with a credential that is not keyed, nor to store nothing."""
+        """Whether the handler may run for nobody: not as somebody whom the key does not name, nor to store nothing."""
         demands = self.request.demands
-        return not (self.route.runs_dependencies or demands.credentialed or demands.directives.no_store)
+        if self.route.runs_dependencies or demands.credentialed or demands.directives.no_store:
+            return False
+        return self.route.explicit or not _is_somebody(self.request.scope)
 
     def still_holds(self, entry: Entry) -> bool:
         """Whether `entry`, which was valid when it was found, is so now: the request may have waited since.
@@ -154,7 +156,7 @@ class Exchange:
                 return self.report("pass", "dependencies")
         else:
             await send_stored(entry, headers, scope, self.send)
-        self.route.hit_below(tier, self.started)
+        self.route.hit_below(tier, self.started, self.fill_key)
 
     async def answer_from(self, stream: Stream, begun: Entry, *, collapsed: str) -> None:
         """Answer with a response while it is being produced; `begun` is its beginning, `collapsed` as for `answer`."""
@@ -165,10 +167,10 @@ class Exchange:
         async for message in stream.messages():
             start = message["type"] == "http.response.start"
             await send({**message, "headers": headers} if start else message)
-        self.route.hit_below("flight", self.started)
+        self.route.hit_below("flight", self.started, self.fill_key)
 
     async def gateway_timeout(self, reason: str) -> None:
-        """Answer 504: nothing is stored that the client would take (RFC 9111, section 5.2.1.7), or all else is too late."""
+        """Answer 504: nothing is stored that the client would take (RFC 9111, 5.2.1.7), or the handler takes too long."""
         headers = [(b"content-length", b"0")]  # and no `Cache-Status`, as nothing stored is in it (RFC 9211, section 2)
         await self.send({"type": "http.response.start", "status": 504, "headers": headers})
         await self.send({"type": "http.response.body", "body": b""})
@@ -204,6 +206,11 @@ class Exchange:
         """Tell how the request was answered; that takes no time where the cache stood aside."""
         seconds = 0.0 if outcome == "pass" else self.engine.clock.monotonic() - self.started
         self.engine.signals.emit(Answered(self.route.name, outcome, detail, seconds))
+
+
+def _is_somebody(scope: Scope) -> bool:
+    """Whether the request says who asks, even where that is no obstacle to sharing the response."""
+    return bool(scope.get("session")) or any(name == b"cookie" for name, _ in scope["headers"])
 
 
 async def pass_by(

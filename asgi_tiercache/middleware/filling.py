@@ -48,24 +48,25 @@ class Filling:
         others: Stored responses of other variants, which the handler may find just as good.
     """
 
+    __slots__ = ("_asking", "_exchange")
+
     def __init__(self, exchange: Exchange, found: Found | None = None, others: Sequence[Entry] = ()) -> None:
         self._exchange = exchange
         self._asking = Asking(exchange, found, others)
 
-    async def follow_or_fill(self) -> None:
-        """Answer the request with a new response."""
+    async def follow_or_fill(self, flight: Flight[Entry] | None = None) -> None:
+        """Answer the request with a new response; `flight` is known to be under way for it."""
         exchange, engine = self._exchange, self._exchange.engine
         request = exchange.request
         try:
             for _ in range(2):
                 if request.demands.directives.no_store or self._is_for_nobody_else():
                     break
-                now = engine.clock.monotonic()
-                if not exchange.route.policy.verify:
-                    entry = recall(engine, exchange.route, request.key, request.scope, now)
+                if flight is None:
+                    entry = self._recalled()
                     if entry is not None:
                         return await exchange.answer(entry, "L1")  # a fill has landed since this request looked
-                flight = engine.joinable(exchange.fill_key)
+                    flight = engine.joinable(exchange.fill_key)
                 if flight is None:
                     return await self._lead()
                 if not engine.may_wait(flight):
@@ -75,9 +76,17 @@ class Filling:
                 self._asking.waited = True
                 if not flight.landed:
                     break
+                flight = None
             await self.watch()
         except TooLateError:
             await exchange.gateway_timeout("too-late")
+
+    def _recalled(self) -> Entry | None:
+        exchange, engine = self._exchange, self._exchange.engine
+        if exchange.route.policy.verify:
+            return None
+        request = exchange.request
+        return recall(engine, exchange.route, request.key, request.scope, engine.clock.monotonic())
 
     def _is_for_nobody_else(self) -> bool:
         """Whether nobody need wait for the response: it may not be shared, or not without asking the handler again."""
@@ -94,22 +103,39 @@ class Filling:
     async def _follow(self, flight: Flight[Entry]) -> bool:
         """Answer with what the flight brings, if this request may be given it (rule I6)."""
         exchange = self._exchange
-        forwarded = self._asking.forwarded()
-        if await self._answered_in_time(flight):
+        soft = None if self._asking.found is None else self._soft_seconds(flight.owner)
+        if soft is not None and await self._answered_early(flight, soft):
             return True
+        turn = flight.turn(FOLLOW_SECONDS if exchange.route.proven else UNPROVEN_SECONDS)
+        if turn is not None:
+            try:
+                if exchange.engine.variable.get() is None:  # most often; a thousand may come here at once
+                    await turn
+                else:
+                    with exchange.engine.waiting(flight.owner):
+                        await turn
+            except asyncio.CancelledError:
+                self._leave(flight)
+                raise
+            self._note_patience(flight)
+        return await self._take(flight)
+
+    async def _take(self, flight: Flight[Entry]) -> bool:
+        """Answer with what there is to have of the flight now."""
+        exchange = self._exchange
         if not flight.landed:
             stream = flight.stream
             return isinstance(stream, Stream) and await self._follow_stream(flight, stream)
         entry = self._outcome(flight)
-        if entry is None or not self._is_answered_by(entry) or not exchange.request.demands.may_see(entry):
+        if entry is None or not self._is_for_this_request(entry):
             return False
-        failed = has_failed(flight)
+        forwarded, failed = self._asking.forwarded(), has_failed(flight)
         if failed and entry.ends <= 0:  # an error, for all who wait
             await exchange.answer(entry, "flight", fresh=False, collapsed=forwarded)
             return True
         verdict = Verdict.UNKNOWN  # nobody need judge a young flight's
         if flight.number <= exchange.arrived or failed:
-            verdict = await exchange.engine.invalidation.judge(entry, strict=exchange.route.policy.verify)
+            verdict = await self._judged(entry)
             if verdict is Verdict.INVALID:
                 return False
         found = Found(entry, "flight", stale=verdict is Verdict.STALE)
@@ -122,24 +148,35 @@ class Filling:
         await exchange.answer(entry, "flight", fresh=fresh, stale=stale, collapsed=forwarded)
         return True
 
-    async def _answered_in_time(self, flight: Flight[Entry]) -> bool:
-        """Wait for what the flight brings; where that takes too long, answer with what may stand in for it."""
-        exchange, route = self._exchange, self._exchange.route
-        try:
-            with exchange.engine.waiting(flight.owner):
-                soft = self._soft_seconds(flight.owner)
-                if soft is not None and not await flight.lands_within(soft, exchange.engine.clock):
-                    flight.detached = True
-                    return await self._stand_in()
-                await flight.brings(FOLLOW_SECONDS if route.proven else UNPROVEN_SECONDS)
-        except asyncio.CancelledError:
-            if not route.policy.finish:
-                flight.abandon()
-            raise
-        if not flight.landed and flight.stream is None and route.proven:
+    async def _judged(self, entry: Entry) -> Verdict:
+        invalidation, strict = self._exchange.engine.invalidation, self._exchange.route.policy.verify
+        if not strict and invalidation.current(entry):
+            return Verdict.FRESH
+        return await invalidation.judge(entry, strict=strict)
+
+    def _leave(self, flight: Flight[Entry]) -> None:
+        if not self._exchange.route.policy.finish:
+            flight.abandon()
+
+    def _note_patience(self, flight: Flight[Entry]) -> None:
+        """Where the flight brought nothing for so long, nobody need wait for its like."""
+        exchange = self._exchange
+        if not flight.landed and flight.stream is None and exchange.route.proven:
             name = exchange.request.demands.shared_name(exchange.fill_key)
             exchange.engine.unshareable.remember(name, exchange.engine.clock.monotonic())
-        return False
+
+    async def _answered_early(self, flight: Flight[Entry], soft: float) -> bool:
+        """Answer with what may stand in for it, where the flight takes longer than that."""
+        exchange = self._exchange
+        try:
+            with exchange.engine.waiting(flight.owner):
+                if await flight.lands_within(soft, exchange.engine.clock):
+                    return False
+        except asyncio.CancelledError:
+            self._leave(flight)
+            raise
+        flight.detached = True
+        return await self._stand_in()
 
     def _soft_seconds(self, owner: object) -> float | None:
         """Seconds for which this request still waits before it takes what is stale; None: it has nothing to take."""
@@ -167,7 +204,7 @@ class Filling:
         exchange, begun = self._exchange, stream.preview
         if begun is None or not stream.joinable or exchange.route.runs_dependencies:
             return False
-        if not self._is_answered_by(begun) or not exchange.request.demands.may_see(begun):
+        if not self._is_for_this_request(begun):
             return False
         if flight.number <= exchange.arrived and exchange.engine.invalidation.stamp() != begun.stamp:
             return False
@@ -184,10 +221,10 @@ class Filling:
                 return None  # what a dependency makes of the leader's request says nothing of this one
             raise
 
-    def _is_answered_by(self, entry: Entry) -> bool:
-        if not entry.vary:
-            return entry.canonical == self._exchange.request.key.canonical
-        return entry.canonical == self._exchange.choose(entry).canonical
+    def _is_for_this_request(self, entry: Entry) -> bool:
+        exchange = self._exchange
+        answered = exchange.request.key.canonical if not entry.vary else exchange.choose(entry).canonical
+        return entry.canonical == answered and exchange.request.demands.may_see(entry)
 
     # ---- its own ----
 
@@ -209,7 +246,10 @@ class Filling:
             app, tee = asking.begin(fill, scope, lease=lease)
             await response.run(app, tee)
             await asking.let_go(tee)
-            return None if tee.entry is None else Found(tee.entry, _MADE)
+            if tee.entry is None:
+                return None
+            self.anticipate(tee.entry)
+            return Found(tee.entry, _MADE)
 
         async def work(flight: Flight[Entry]) -> None:
             engine.variable.set(fill)
@@ -293,7 +333,10 @@ class Filling:
                 return found  # which is still the best there is
             await asking.let_go(tee)
             ended = tee.refusal or "stored"
-            return None if tee.entry is None else Found(tee.entry, _MADE)
+            if tee.entry is None:
+                return None
+            self.anticipate(tee.entry)
+            return Found(tee.entry, _MADE)
 
         async def work(flight: Flight[Entry]) -> None:
             response.flight = flight
@@ -305,6 +348,21 @@ class Filling:
         place = exchange.route.place
         if not engine.refresh(exchange.fill_key, work, owner=fill, place=place, entry=found.entry):
             engine.signals.emit(Refreshed(exchange.route.name, "dropped"))
+
+    def anticipate(self, entry: Entry) -> None:
+        """Have `entry` made anew before it is asked for again, where the policy wants that."""
+        exchange = self._exchange
+        if not exchange.route.policy.refresh_ahead:
+            return
+        scope = {
+            **exchange.handler_scope(),
+            **{name: {} for name in ("session", "state") if name in exchange.request.scope},
+        }
+        request = exchange.request._replace(scope=scope)
+        nobody = Exchange(exchange.engine, exchange.app, exchange.route, request, _gone, _nowhere, body=exchange.body)
+        nobody.fill_key = exchange.fill_key
+        again = Filling(nobody, Found(entry, "L1"))
+        exchange.engine.watch(exchange.route.place, exchange.fill_key, entry, again.refresh)
 
     async def watch(self, *, partial: bool = False, beside_part: bool = False) -> None:
         """Run the handler in the request's own task: nobody is to wait for it. What may be stored is stored.
@@ -350,6 +408,14 @@ class Filling:
 def has_failed(flight: Flight[Entry]) -> bool:
     """Whether what the flight brought stands in for an error."""
     return isinstance(flight.owner, Fill) and flight.owner.failed
+
+
+async def _gone() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _nowhere(_: Message) -> None:
+    pass
 
 
 def _copy_of(value: object) -> object:

@@ -13,6 +13,7 @@ from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.filling import Filling
 from asgi_tiercache.middleware.head import HeadExchange
 from asgi_tiercache.middleware.request import NO_DEMANDS, part_of
+from asgi_tiercache.stampede import Flight
 from asgi_tiercache.types import MARKER, Entry
 
 
@@ -37,20 +38,33 @@ class Responder(Exchange):
                 return await self.pass_by("unverified")
         self._others: Sequence[Entry] = ()
         self._part: Found | None = None
-        found = await self._look_up() or await self._look_up_part()
+        flight = self._being_made()
+        found = None if flight is not None else await self._look_up()
+        if found is None and self.request.key.partial:
+            found = await self._look_up_part()
         if found is not None:
             use = self.use_of(found, self.engine.clock.monotonic())
-            if use is Use.FRESH:
-                if found.entry.expires <= self.started and self.may_refresh and found.early(self.started):
-                    Filling(self, found).refresh()
-                return await self.answer(found.entry, found.tier)
             if use is not Use.VALIDATE:
-                if use is Use.WHILE_REVALIDATED:
-                    Filling(self, found).refresh()
-                return await self.answer(found.entry, found.tier, fresh=not found.stale, stale=True)
+                if use is Use.WHILE_REVALIDATED or found.entry.expires <= self.started or self.route.looks_ahead:
+                    self._look_ahead(found, use)
+                stale = use is not Use.FRESH
+                return await self.answer(found.entry, found.tier, fresh=not found.stale, stale=stale)
         if self.request.demands.directives.only_if_cached:
             return await self.gateway_timeout("only-if-cached")
-        await self._ask(found)
+        await self._ask(found, flight)
+
+    def _look_ahead(self, found: Found, use: Use) -> None:
+        """Have what was found made anew behind the client's back, if it is time for that, or when it will be."""
+        if use is Use.WHILE_REVALIDATED or (found.early(self.started) and self.may_refresh):
+            Filling(self, found).refresh()
+        elif found.tier != "L1":
+            Filling(self, found).anticipate(found.entry)
+
+    def _being_made(self) -> Flight[Entry] | None:
+        """The fill of what this request asks for, which has no wishes of its own: whoever leads it has looked."""
+        if self.request.demands is not NO_DEMANDS or self.fill_key in self.route.bucket.held:
+            return None
+        return self.engine.joinable(self.fill_key)
 
     async def _look_up(self) -> Found | None:
         """What is stored for this request, valid, and not kept from it by its credentials."""
@@ -68,7 +82,7 @@ class Responder(Exchange):
 
     async def _look_up_part(self) -> Found | None:
         """A stored part that holds all that the request asks for (RFC 9111, section 3.3)."""
-        if not self.request.key.partial or self.route.explicit:
+        if self.route.explicit:
             return None
         key = part_of(self.request.key)
         found = await self.engine.fetch(self.route.place, key.text, key.canonical)
@@ -77,7 +91,7 @@ class Responder(Exchange):
         self._part = found
         return found if covers(found.entry, self.request.scope) else None
 
-    async def _ask(self, found: Found | None) -> None:
+    async def _ask(self, found: Found | None, flight: Flight[Entry] | None) -> None:
         """Have the handler answer, in the way that the request allows."""
         filling = Filling(self, found, self._others)
         if self.request.scope["method"] == "HEAD":
@@ -92,4 +106,4 @@ class Responder(Exchange):
             has_body, self.receive = await peek(self.receive)
             if has_body:
                 return await self.pass_by("body")
-        await filling.follow_or_fill()
+        await filling.follow_or_fill(flight)

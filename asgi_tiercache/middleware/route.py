@@ -70,6 +70,8 @@ class Route:
         self._hits = 0
         self._lower_hits: dict[str, int] = {}
         self._glances = 0
+        self.looks_ahead = policy.refresh_ahead
+        self._ahead = engine.ahead if policy.refresh_ahead else None
         self._clock = engine.clock
         self._signals = engine.signals
         self._seen = 0
@@ -112,9 +114,11 @@ class Route:
         self._unstored = 0
         self.idle = False
 
-    def hit(self, started: float) -> None:
+    def hit(self, started: float, key: str) -> None:
         """Count an answer from L1 to a request that arrived at `started`; they are reported by sixteens."""
         self._hits += 1
+        if self._ahead is not None:
+            self._ahead.seen(key)
         if self._passed is not None:
             self.count()
         if self._hits >= REPORTED:
@@ -139,8 +143,10 @@ class Route:
         if glances:
             self._signals.emit(Answered(self.name, "miss", "no-freshness", 0.0, glances))
 
-    def hit_below(self, tier: str, started: float) -> None:
+    def hit_below(self, tier: str, started: float, key: str) -> None:
         """Count an answer from elsewhere in the cache; the first is reported at once, the rest by sixteens."""
+        if self._ahead is not None:
+            self._ahead.seen(key)
         if self._passed is not None:
             self.count()
         if not self.proven or self._unstored:

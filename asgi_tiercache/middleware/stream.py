@@ -57,7 +57,10 @@ class Stream:
             follower.wake()
 
     async def keep_up(self, clock: Clock) -> None:
-        """Return when every follower has taken all that was given, and forget that; who takes too long is left behind."""
+        """Return when every follower has taken all that was given, which is forgotten then.
+
+        Who takes too long is left behind.
+        """
         self.joinable = False
         for follower in list(self._followers):
             if follower.position < len(self._messages):
