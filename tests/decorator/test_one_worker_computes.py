@@ -342,27 +342,26 @@ def test_a_renewal_ahead_of_the_expiry_looks_below_before_it_computes() -> None:
 def test_what_is_refreshed_ahead_goes_on_being_so_where_another_worker_has_done_it() -> None:
     async def test() -> None:
         async with Workers(refresh_ahead=True) as workers:
-            both = range(2)
-            for _ in range(6):
-                for number in both:
-                    await workers.ask(number)
+            first, second = workers.caches
+            workers.origin.open.clear()
+            caller = workers.ask(0)
+            await until(lambda: workers.origin.reads == 1)
+            workers.clock.tick(0.5)  # the first one knows how long it takes, and is earlier
+            workers.origin.open.set()
+            await caller
+            await written(first)
+            workers.clock.tick(0.25)  # so that no tick below falls on an expiry
+            for _ in range(18):
+                assert await workers.ask(0) == await workers.ask(1)
                 await workers.idle()
-                for cache in workers.caches:
-                    await written(cache)
-                workers.clock.tick(10)
-            for fills in (2, 3):
-                await workers.idle()
-                assert workers.origin.reads == fills
-                for number in both:
-                    assert await workers.ask(number) == fills
-                for _ in range(5):
-                    workers.clock.tick(10)
+                for _ in range(10):
+                    workers.clock.tick(1)
                     await workers.idle()
-                    for number in both:
-                        await workers.ask(number)
-                workers.clock.tick(10)
-            outcomes = [cache.stats()["refreshes"] for cache in workers.caches]
-            assert sum(sum(counts.values()) for counts in outcomes) >= 3
+                    await written(first)
+            await workers.idle()
+            assert first.stats()["refreshes"] == {"stored": 3}
+            assert second.stats()["refreshes"] == {"found": 3}
+            assert workers.origin.reads == 4
 
     run(test())
 
