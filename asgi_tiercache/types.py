@@ -49,8 +49,10 @@ class Stamp(NamedTuple):
 
 
 VALUE = 0
+MARKER = 1
 FAILURE = 2
-"""The `status` of entries that hold what a function has returned, or raised."""
+"""The `status` of entries that are no responses: what a function has returned; the marker of a `Vary`; what a function
+has raised."""
 
 
 MARKER = 1

@@ -105,7 +105,7 @@ class Computing:
         made = _Made(engine.begin(call.key))
         with engine.running(made.fill):
             await self._make_or_stand_in(made, partial(self._make, made, None, WITHOUT, store=store))
-        return self._answered(made, "" if made.found is not None else "not-shared")
+        return self._answered(made, "" if made.found is not None else made.refusal or "not-shared")
 
     def renew(self, held: Entry) -> None:
         """Make `held` anew, behind the back of whoever was given it."""
@@ -141,11 +141,15 @@ class Computing:
         if stale is None or not _may_stand_in(engine, stale.entry):
             return None
         found = await engine.judged(stale, call.place, call.canonical)
+        return found._replace(stale=True) if found is not None and self._suits(found.entry) else None
+
+    def _suits(self, entry: Entry) -> bool:
+        """Whether there is a value of this function in it: another version of it may have stored something else."""
         try:
-            call.restored(stale.entry)
+            self._call.restored(entry)
         except CodecError:
-            return None
-        return None if found is None else found._replace(stale=True)
+            return False
+        return True
 
     # ---- somebody else's fill ----
 
@@ -212,7 +216,7 @@ class Computing:
         engine, call = self._engine, self._call
         stale = self._stale if self._stale is not None and _may_stand_in(engine, self._stale.entry) else None
         make = partial(self._make, made, flight)
-        found = await engine.once(call.place, call.key, call.canonical, make, stale=stale)
+        found = await engine.once(call.place, call.key, call.canonical, make, stale=stale, suits=self._suits)
         if found is not None and found is stale:  # it waited long enough
             made.fill.failed = True
             found = await self._stand_in() or await make(WITHOUT)
@@ -291,10 +295,12 @@ class Computing:
         engine.variable.set(made.fill)
         make = partial(self._make, made, flight)
         try:
-            renewal = await engine.renew(call.place, call.key, call.canonical, held, make)
+            renewal = await engine.renew(call.place, call.key, call.canonical, held, make, suits=self._suits)
         except Exception:
             logger.exception("%s failed while its stale value was being made anew", call.name)
             return "failed"
+        if renewal == "found" and (found := call.place.bucket.held.get(call.key)) is not None:
+            self._watch(found)
         if renewal != "nothing":
             return renewal
         await engine.forget(call.key)  # what is not to be stored any more is not to be served any more

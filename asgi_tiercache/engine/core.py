@@ -219,17 +219,30 @@ class Engine:
         return found if found.entry.created >= lower.entry.created else lower
 
     async def look_below(
-        self, place: Place, key: str, canonical: bytes, *, newer_than: Entry | None = None
+        self,
+        place: Place,
+        key: str,
+        canonical: bytes,
+        *,
+        newer_than: Entry | None = None,
+        suits: Callable[[Entry], bool] | None = None,
     ) -> Found | None:
-        """What another worker has stored meanwhile, fresh and valid; asks a lower tier once, for this caller alone."""
+        """What another worker has stored meanwhile, fresh and valid; asks a lower tier once, for this caller alone.
+
+        Args:
+            place: Whose it is.
+            key: Where it is looked for.
+            canonical: What it has to answer.
+            newer_than: What is at hand already.
+            suits: Says of an entry whether the caller can use it.
+        """
         stack, kept = self.stack, self._kept
         located = None if stack is None else await stack.get(key)
         if located is None or located[0].canonical != canonical:
             return None
         entry, tier = located
-        if newer_than is not None and entry.created <= newer_than.created:
-            return None
-        if not self._timed(entry, place):
+        older = newer_than is not None and entry.created <= newer_than.created
+        if older or not (suits is None or suits(entry)) or not self._timed(entry, place):
             return None
         found = await self.judged(Found(entry, tier), place, canonical)
         now = self.clock.monotonic()
@@ -300,6 +313,7 @@ class Engine:
         *,
         look: Callable[[], Awaitable[Found | None]] | None = None,
         stale: Found | None = None,
+        suits: Callable[[Entry], bool] | None = None,
     ) -> Found | None:
         """What `work` makes here, or another worker of the fleet there; None: there is nothing to share.
 
@@ -312,6 +326,7 @@ class Engine:
             work: Makes it; `keep` is given the lease, which ends with the write.
             look: Looks for what another worker has made, where that is more than one look under `key`.
             stale: Returned rather than wait for longer than `lock_wait` and then compute all the same.
+            suits: Says of what another worker has made whether it can be used here.
         """
         policy = place.policy
         if self.leases is NO_LEASES or not policy.lock:
@@ -319,7 +334,7 @@ class Engine:
         return await fleet.once(
             self.leases,
             key,
-            look=look or (lambda: self.look_below(place, key, canonical)),
+            look=look or (lambda: self.look_below(place, key, canonical, suits=suits)),
             work=work,
             seconds=LEASE_SECONDS,
             patience=policy.lock_wait,
@@ -404,11 +419,16 @@ class Engine:
         canonical: bytes,
         held: Entry,
         work: Callable[[Lease], Awaitable[Found | None]],
+        *,
+        suits: Callable[[Entry], bool] | None = None,
     ) -> Renewal:
-        """Make `held` anew by `work`, unless another worker has done so, or is about to: nobody waits for that."""
+        """Make `held` anew by `work`, unless another worker has done so, or is about to: nobody waits for that.
+
+        The arguments are those of `once`.
+        """
         if self.leases is NO_LEASES or not place.policy.lock:
             return "nothing" if await work(WITHOUT) is None else "stored"
-        if await self.look_below(place, key, canonical, newer_than=held) is not None:
+        if await self.look_below(place, key, canonical, newer_than=held, suits=suits) is not None:
             return "found"
         lease = await self.leases.acquire(key, LEASE_SECONDS)
         if isinstance(lease, Busy):
@@ -446,12 +466,13 @@ class Engine:
             key: What it is found by.
             entry: What is stored.
             lease: Ends once others find the entry in the tier that they share, or it turns out that they will not.
-            fill: What made it; how long that took is learned. Chance shortens the lifetime where the policy has `jitter`.
+            fill: What made it, if that was just now: how long it took is learned, and chance shortens the lifetime
+                where the policy has `jitter`.
         """
         if fill is not None:
             place.fill_time.add(self.clock.monotonic() - fill.running_since)
-        if place.policy.jitter and fill is not None:
-            entry.lifetime = jittered(entry.lifetime, place.policy.jitter, self._random)
+            if place.policy.jitter:
+                entry.lifetime = jittered(entry.lifetime, place.policy.jitter, self._random)
         entry.lifetime = min(entry.lifetime, LONGEST_LIFETIME)
         entry.retention = min(entry.retention, LONGEST_LIFETIME - entry.lifetime)
         if not self._timed(entry, place):

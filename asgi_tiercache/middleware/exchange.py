@@ -170,7 +170,7 @@ class Exchange:
         self.route.hit_below("flight", self.started, self.fill_key)
 
     async def gateway_timeout(self, reason: str) -> None:
-        """Answer 504: nothing is stored that the client would take (RFC 9111, 5.2.1.7), or the handler takes too long."""
+        """Answer 504: nothing is stored that the client would take (RFC 9111, 5.2.1.7), or the handler is too slow."""
         headers = [(b"content-length", b"0")]  # and no `Cache-Status`, as nothing stored is in it (RFC 9211, section 2)
         await self.send({"type": "http.response.start", "status": 504, "headers": headers})
         await self.send({"type": "http.response.body", "body": b""})

@@ -401,8 +401,8 @@ def test_what_somebody_could_wait_no_longer_for_is_finished_in_any_case() -> Non
         service.clock.tick(0.5)
         assert [*await asyncio.gather(patient, other)] == [1, 1]
         late = service.asks()
-        await turns()
-        late.cancel()
+        await asyncio.sleep(0)
+        assert late.cancel(), "it is about to be given the stale one"
         await turns()
         service.origin.open.set()
         await service.idle()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -258,6 +259,31 @@ def test_the_stamp_is_that_of_when_the_function_is_called_not_of_when_one_began_
     run(test())
 
 
+def test_what_another_version_of_the_function_has_stored_is_no_answer_and_no_error() -> None:
+    async def test() -> None:
+        fleet = Fleet()
+        leases = ScriptedLeases(fleet.clock)
+        old, new = fleet.worker(leases=leases), fleet.worker(leases=leases)
+
+        @old.cached("k", ttl=60)
+        async def before() -> str:
+            return "text"
+
+        async def after() -> datetime:
+            return datetime(2026, 1, 1)
+
+        async with old, new:
+            assert await before() == "text"
+            await written(old)
+            # A rolling deployment: the template is the same, what is annotated is not.
+            assert await new.cached("k", ttl=60)(after)() == datetime(2026, 1, 1)
+            await written(new)
+            await turns()
+            assert leases.held == []
+
+    run(test())
+
+
 # ---- in the background ----
 
 
@@ -309,6 +335,33 @@ def test_a_renewal_ahead_of_the_expiry_looks_below_before_it_computes() -> None:
             assert await workers.ask(1) == 3
             assert workers.origin.reads == 3
             assert workers.caches[1].stats()["refreshes"] == {"found": 1}
+
+    run(test())
+
+
+def test_what_is_refreshed_ahead_goes_on_being_so_where_another_worker_has_done_it() -> None:
+    async def test() -> None:
+        async with Workers(refresh_ahead=True) as workers:
+            first, second = workers.caches
+            workers.origin.open.clear()
+            caller = workers.ask(0)
+            await until(lambda: workers.origin.reads == 1)
+            workers.clock.tick(0.5)  # the first one knows how long it takes, and is earlier
+            workers.origin.open.set()
+            await caller
+            await written(first)
+            workers.clock.tick(0.25)  # so that no tick below falls on an expiry
+            for _ in range(18):
+                assert await workers.ask(0) == await workers.ask(1)
+                await workers.idle()
+                for _ in range(10):
+                    workers.clock.tick(1)
+                    await workers.idle()
+                    await written(first)
+            await workers.idle()
+            assert first.stats()["refreshes"] == {"stored": 3}
+            assert second.stats()["refreshes"] == {"found": 3}
+            assert workers.origin.reads == 4
 
     run(test())
 
