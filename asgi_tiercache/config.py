@@ -378,6 +378,17 @@ def _check_exception(kind: type[Exception]) -> None:
         raise ConfigError("negative", f"{kind.__qualname__} says that the cache is used wrongly, and is never stored")
 
 
+def check_of_responses(policy: Policy) -> Policy:
+    """`policy` if it may stand for responses.
+
+    Raises:
+        ConfigError: it has an option that only functions know.
+    """
+    if policy.negative:
+        raise ConfigError("negative", "is for functions; `status_ttl` says how long the errors of responses are kept")
+    return policy
+
+
 def check_seconds(option: str, value: float, *, zero: bool = False) -> float:
     """`value` if it is a usable duration in seconds.
 
