@@ -112,7 +112,8 @@ class TierCacheMiddleware:
         self._state: frozenset[str] = frozenset()
         for policy in (*self._policies.values(), default):
             if policy is not None:
-                cache.engine.memory.bucket(check_of_responses(policy).region)  # two policies may not draw one region's bounds
+                region = check_of_responses(policy).region
+                cache.engine.memory.bucket(region)  # two policies may not draw one region's bounds
         cache.serve()
         cache.engine.reporters.append(self._report)
 
