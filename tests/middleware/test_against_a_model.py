@@ -326,8 +326,11 @@ class World:
         ]
         assert permitting, f"nothing permits it; {described}"
         if at_once and not question.part:
-            latest = max((s.number for s in self.statements if s.stored and self._answers(s, question)), default=0)
-            assert permitting[-1].number >= latest, f"there is a later one; {described}"
+            used = permitting[-1]
+            # One that names no language was the answer to another request, and does not supersede one that does (4.1).
+            others = [s for s in self.statements if s.language is not None or used.language is None]
+            latest = max((s.number for s in others if s.stored and self._answers(s, question)), default=0)
+            assert used.number >= latest, f"there is a later one; {described}"
 
     def _check_form(self, question: Question, reply: Reply, name: str, described: str) -> None:
         url, language, _ = name.split(".")
