@@ -24,6 +24,7 @@ from asgi_tiercache.types import Entry, Flag
 CACHE_STATUS = b"cache-status"
 STREAM_SECONDS = 30.0
 """How long a response may take from its start to its end and still be waited for by others."""
+_MOST_DIGITS = 18
 _DESCRIBING = frozenset(
     {b"cache-control", b"date", b"etag", b"expires", b"last-modified", b"link", b"location", b"vary"}
 )
@@ -217,12 +218,12 @@ class Tee:
         return bool(getattr(session, "modified", False) or (session and not self._had_session))
 
     def _check_length(self) -> None:
-        declared = values(self._headers, b"content-length")
+        declared = set(values(self._headers, b"content-length"))
         if declared:
-            try:
-                self._declared = int(declared[0])
-            except ValueError:
+            length = declared.pop()
+            if declared or not length.isdigit() or len(length) > _MOST_DIGITS:  # `int` would take signs, too
                 return self.refuse("content-length")
+            self._declared = int(length)
         if (self._declared or 0) > self._route.policy.max_body:
             self.refuse("too-large")
         if any(value.startswith(b"text/event-stream") for value in values(self._headers, b"content-type")):
