@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -244,6 +245,13 @@ class Engine:
                 self.stack.put(key, entry, compress=place.policy.compress, ttl=remaining)
             except CodecError as error:
                 self.signals.emit(WriteDropped("L2", str(error)))
+
+    async def make_stale(self, place: Place, key: str, entry: Entry) -> None:
+        """End the freshness of a stored entry, which may go on being validated; of no use without that, it goes."""
+        if not entry.retention:
+            return await self.forget(key)
+        age = max(0.0, self.clock.time() - entry.created)
+        self.keep(place, key, dataclasses.replace(entry, lifetime=min(entry.lifetime, age)))
 
     async def forget(self, *keys: str) -> None:
         """Drop what is stored under `keys`, in every tier that this worker reaches."""

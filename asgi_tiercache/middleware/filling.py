@@ -89,7 +89,15 @@ class Filling:
     async def _follow(self, flight: Flight[Entry]) -> bool:
         """Answer with what the flight brings, if this request may be given it (rule I6)."""
         exchange, forwarded = self._exchange, self._forwarded()
-        entry = await self._outcome(flight)
+        try:
+            entry = await self._outcome(flight)
+        except Exception:
+            # The leader's response may have begun; of this one nothing has.
+            if self._found is None or not exchange.may_stand_in(self._found.entry):
+                raise
+            stale = forwarded == "stale"
+            await exchange.answer(self._found.entry, "flight", fresh=False, stale=stale, collapsed=forwarded)
+            return True
         if entry is None or not self._is_answered_by(entry) or not exchange.request.demands.may_see(entry):
             return False
         verdict = Verdict.UNKNOWN  # nobody need judge a young flight's

@@ -38,7 +38,7 @@ class Responder(Exchange):
                 return await self.pass_by("unverified")
         self._others: Sequence[Entry] = ()
         self._part: Found | None = None
-        found = await self._look_up() or await self._look_up_part()
+        found = await self._find()
         if found is not None:
             use = self.use_of(found, self.engine.clock.monotonic())
             if use is Use.FRESH:
@@ -50,6 +50,20 @@ class Responder(Exchange):
         if self.request.demands.directives.only_if_cached:
             return await self._gateway_timeout()
         await self._ask(found)
+
+    async def _find(self) -> Found | None:
+        """What is stored that may answer. Of a whole and a part of it, the more recent (RFC 9111, section 4): a whole
+        that is fresh is that, as a part that contradicts it ends its freshness.
+        """
+        whole = await self._look_up()
+        if not self.request.key.partial or self.route.explicit:
+            return whole
+        if whole is not None and self.use_of(whole, self.engine.clock.monotonic()) is Use.FRESH:
+            return whole
+        part = await self._look_up_part()
+        if whole is None or (part is not None and part.entry.created > whole.entry.created):
+            return part
+        return whole
 
     async def _look_up(self) -> Found | None:
         """What is stored for this request, valid, and not kept from it by its credentials."""
@@ -67,8 +81,6 @@ class Responder(Exchange):
 
     async def _look_up_part(self) -> Found | None:
         """A stored part that holds all that the request asks for (RFC 9111, section 3.3)."""
-        if not self.request.key.partial or self.route.explicit:
-            return None
         key = part_of(self.request.key)
         found = await self.engine.fetch(self.route.place, key.text, key.canonical)
         if found is None or not self.request.demands.may_see(found.entry):
@@ -86,7 +98,7 @@ class Responder(Exchange):
         if self.request.key.partial:
             if self.route.explicit:
                 return await self.pass_by("range")
-            return await filling.watch(partial=True, beside_part=self._part is not None)
+            return await filling.watch(partial=True, beside_part=found is None and self._part is not None)
         if not self.route.policy.body:
             has_body, self.receive = await peek(self.receive)
             if has_body:
