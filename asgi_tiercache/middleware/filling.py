@@ -122,13 +122,20 @@ class Filling:
 
     async def _take(self, flight: Flight[Entry]) -> bool:
         """Answer with what there is to have of the flight now."""
-        exchange = self._exchange
         if not flight.landed:
             stream = flight.stream
             return isinstance(stream, Stream) and await self._follow_stream(flight, stream)
-        entry = self._outcome(flight)
-        if entry is None or not self._is_for_this_request(entry):
-            return False
+        try:
+            entry = self._outcome(flight)
+        except Exception:
+            # The leader's response may have begun; of this one nothing has.
+            if not await self._stand_in(collapsed=True):
+                raise
+            return True
+        return entry is not None and self._is_for_this_request(entry) and await self._answer_with(entry, flight)
+
+    async def _answer_with(self, entry: Entry, flight: Flight[Entry]) -> bool:
+        exchange = self._exchange
         forwarded, failed = self._asking.forwarded(), has_failed(flight)
         if failed and entry.ends <= 0:  # an error, for all who wait
             await exchange.answer(entry, "flight", fresh=False, collapsed=forwarded)
@@ -188,11 +195,13 @@ class Filling:
             return None
         return max(0.0, owner.begun + soft - exchange.engine.clock.monotonic())
 
-    async def _stand_in(self) -> bool:
-        exchange, found = self._exchange, self._asking.found
+    async def _stand_in(self, *, collapsed: bool = False) -> bool:
+        """Answer with what was found, if it may stand in for a response that fails or takes too long."""
+        exchange, found, forwarded = self._exchange, self._asking.found, self._asking.forwarded()
         if found is None or not exchange.may_stand_in(found.entry):
             return False
-        await exchange.answer(found.entry, found.tier, fresh=False, stale=True)
+        stale, tier = forwarded == "stale", "flight" if collapsed else found.tier
+        await exchange.answer(found.entry, tier, fresh=False, stale=stale, collapsed=forwarded if collapsed else "")
         return True
 
     async def _follow_stream(self, flight: Flight[Entry], stream: Stream) -> bool:
