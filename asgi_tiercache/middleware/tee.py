@@ -164,6 +164,7 @@ class Tee:
         verdict = self._judge()
         if isinstance(verdict, str):
             self.refuse(verdict)
+            self.fill.failed = self.status >= 500
             self.failing = self._is_for_all(verdict) and not message.get("trailers", False)
         elif message.get("trailers", False):
             self.refuse("trailers")
@@ -188,7 +189,7 @@ class Tee:
             return
         self._chunks.append(bytes(message.get("body", b"")))
         if not message.get("more_body", False):
-            self.failing, self.fill.failed = False, True
+            self.failing = False
             self.failure = self._made(Store(lifetime=0.0, age=0.0, shared=False, vary=()))
             self.failure.born = self._engine.clock.monotonic()
 
@@ -280,6 +281,8 @@ class Tee:
 
     def _body(self, chunk: bytes, *, more: bool) -> None:
         self._size += len(chunk)
+        if self.fill.refused:
+            return self.refuse("no-store")  # at once: others may be receiving it
         if more and self._engine.clock.monotonic() - self._started > STREAM_SECONDS:
             return self.refuse("too-slow")
         if self._size > self._route.policy.max_body:
