@@ -140,7 +140,7 @@ class Template:
     def _joined(self, written: list[str]) -> str:
         values = [escape(value) for value in written]
         if values and not self._parts[-1]:
-            values[-1] = _literal(written[-1])
+            values[-1] = values[-1].replace("%3A", ":")  # as of a literal
         if self._glob and sum(map(len, values)) > self._room:  # what means something in it has to stay
             share = self._room // len(values)
             values = [shorten(value, share, digest=self._digest) for value in values]
