@@ -22,6 +22,7 @@ _MIN_FIELD_BYTES = 40
 
 _WRITTEN: dict[type, Callable[..., str]] = {
     int: str,
+    str: lambda value: value,
     bool: lambda value: "true" if value else "false",
     type(None): lambda _: "none",
     bytes: lambda value: value.decode("utf-8", "surrogateescape"),
@@ -192,12 +193,12 @@ def _written(value: object) -> str:
     Raises:
         KeyingError: there is none, as for lists and objects.
     """
+    if write := _WRITTEN.get(type(value)):
+        return write(value)
     if isinstance(value, enum.Enum):
         return _written(value.value)
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, float) and math.isfinite(value):
         return repr(float(value))
-    if write := _WRITTEN.get(type(value)):
-        return write(value)
     raise KeyingError(f"a {type(value).__qualname__} has no canonical text")
