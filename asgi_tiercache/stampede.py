@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Generic, TypeVar, TypeVarTuple
 
@@ -137,33 +136,34 @@ class Flights(Generic[T]):
     """The flights of each event loop, by key."""
 
     def __init__(self) -> None:
-        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Flight[T]]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._under_way: dict[tuple[asyncio.AbstractEventLoop, str], Flight[T]] = {}
         self._tasks: dict[asyncio.Task[None], Flight[T]] = {}
         self.begun = 0
         """How many flights have begun; read on arrival, it tells a young flight from an old one."""
 
     def __repr__(self) -> str:
-        return f"<Flights under_way={sum(map(len, self._by_loop.values()))} begun={self.begun}>"
+        return f"<Flights under_way={len(self._under_way)} begun={self.begun}>"
 
     def under_way(self, key: str) -> Flight[T] | None:
         """The flight for `key` that can still be joined."""
-        flight = self._mine().get(key)
+        if not self._under_way:  # each read from a lower tier comes here first
+            return None
+        flight = self._under_way.get((asyncio.get_running_loop(), key))
         return None if flight is None or flight.landed else flight
 
     def lead(
         self, key: str, work: Callable[[Flight[T]], Coroutine[Any, Any, None]], *, owner: object = None
     ) -> Flight[T]:
         """Begin a flight. `work` lands it; a `work` that ends without landing lands it with nothing or its error."""
-        mine = self._mine()
+        loop = asyncio.get_running_loop()
+        place, under_way = (loop, key), self._under_way
         self.begun += 1
-        flight = mine[key] = Flight[T](self.begun, owner)
+        flight = under_way[place] = Flight[T](self.begun, owner)
 
         def ended(task: asyncio.Task[None]) -> None:
             del self._tasks[task]
-            if mine.get(key) is flight:
-                del mine[key]
+            if under_way.get(place) is flight:
+                del under_way[place]
             if task.cancelled():
                 flight.land(None)
             elif error := task.exception():
@@ -171,7 +171,7 @@ class Flights(Generic[T]):
             else:
                 flight.land(None)
 
-        flight.task = asyncio.get_running_loop().create_task(work(flight))
+        flight.task = loop.create_task(work(flight))
         self._tasks[flight.task] = flight
         flight.task.add_done_callback(ended)
         return flight
@@ -187,9 +187,6 @@ class Flights(Generic[T]):
             flight = self._tasks[task]
             if not (flight.landed or flight.wanted):
                 task.cancel()
-
-    def _mine(self) -> dict[str, Flight[T]]:
-        return self._by_loop.setdefault(asyncio.get_running_loop(), {})
 
 
 class SharedReads(Generic[T]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import os
 import random
@@ -377,7 +376,7 @@ class TierCache(Purging):
         load = awaitable_loader(loader)
         if self.disabled:
             return await self._functions.uncached(load)()
-        call = dataclasses.replace(self._call(key, tags), ttl=ttl)
+        call = self._call(key, tags)._replace(ttl=ttl)
         return await self._values.get_or_fill(call, load)
 
     async def delete(self, *keys: str) -> None:

@@ -139,19 +139,20 @@ class CachedFunction:
             KeyingError: an argument has no canonical form; the message names function, argument and type.
         """
         key = self.keys.of(args, kwargs)
-        rendered = (tag.render(key.arguments) for tag in self._tags)
-        tags = tuple(tag for tag in rendered if tag is not None)
         return Call(
             self._place,
             key.text,
             key.canonical,
             self._codec,
-            tags,
+            self._rendered(key.arguments) if self._tags else (),
             self.name,
             namespace=self._namespace,
             whole=key.whole,
             failures=self._failures,
         )
+
+    def _rendered(self, arguments: Mapping[str, object]) -> tuple[str, ...]:
+        return tuple(tag for tag in (template.render(arguments) for template in self._tags) if tag is not None)
 
 
 def _check(function: Callable[..., Any], policy: Policy) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from asgi_tiercache.ageing import failure_ttl
 from asgi_tiercache.codec.failures import FailureCodec
@@ -18,8 +17,7 @@ DIRECT = "(direct)"
 """What values that no function made are called in statistics."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What a value is asked for by."""
 
     place: Place

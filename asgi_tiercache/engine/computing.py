@@ -80,7 +80,9 @@ class Computing:
     async def value(self) -> Any:
         """The value, one way or another."""
         engine, call = self._engine, self._call
-        found = await engine.fetch(call.place, call.key, call.canonical)
+        # Whoever leads a flight for what is not in memory has looked further down.
+        flight = None if call.key in call.place.bucket.held else engine.joinable(call.key)
+        found = None if flight is not None else await engine.fetch(call.place, call.key, call.canonical)
         if found is not None:
             hit = self._used(found)
             if hit is not None:
@@ -88,7 +90,7 @@ class Computing:
         for _ in range(2):
             if engine.unshareable.holds(call.key, engine.clock.monotonic()):
                 break
-            flight = engine.joinable(call.key)
+            flight = flight or engine.joinable(call.key)
             if flight is None:
                 hit = recall(engine, call, self._started)  # a fill may have landed since this call looked
                 return hit[0] if hit is not None else await self._lead()
@@ -97,6 +99,7 @@ class Computing:
             hit = await self._follow(flight)
             if hit is not None:
                 return hit[0]
+            flight = None
         return await self.alone()
 
     async def alone(self, *, store: bool = True) -> Any:

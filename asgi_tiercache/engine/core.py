@@ -16,7 +16,7 @@ from asgi_tiercache.ageing import FillTime, Random, early_at, jittered
 from asgi_tiercache.config import LONGEST_LIFETIME, Policy
 from asgi_tiercache.engine.ahead import Ahead, Renew
 from asgi_tiercache.engine.background import Background
-from asgi_tiercache.engine.fill import IDLE, Fill, IdleFill, Running, Waiting
+from asgi_tiercache.engine.fill import IDLE, NOBODY_WAITS, Fill, IdleFill, Running, Waiting
 from asgi_tiercache.engine.reclaim import Reclaimer
 from asgi_tiercache.errors import CodecError, NoFillError
 from asgi_tiercache.invalidation.knowledge import Verdict
@@ -152,7 +152,8 @@ class Engine:
 
     def waiting(self, fill: object) -> Waiting:
         """A context in which what runs here waits for `fill`."""
-        return Waiting(self.variable.get(), fill)
+        outer = self.variable.get()
+        return NOBODY_WAITS if outer is None else Waiting(outer, fill)
 
     def running(self, fill: Fill) -> Running:
         """A context in which `fill` runs, and what ran before waits for it."""
@@ -299,11 +300,9 @@ class Engine:
     def joinable(self, key: str) -> Flight[Entry] | None:
         """The flight for `key` that is worth waiting for; one that takes for ever keeps nobody who comes later."""
         flight = self.fills.under_way(key)
-        if flight is not None and isinstance(flight.owner, Fill):
-            since = max(flight.owner.begun, flight.owner.running_since)
-            if self.clock.monotonic() - since >= REFRESH_SECONDS:
-                return None
-        return flight
+        if flight is None or not isinstance(flight.owner, Fill):
+            return flight
+        return flight if self.clock.monotonic() - flight.owner.running_since < REFRESH_SECONDS else None
 
     async def once(
         self,

@@ -150,6 +150,10 @@ class Waiting:
             self._outer.waits_for.remove(self._fill)
 
 
+NOBODY_WAITS = Waiting(None, None)
+"""The same where no fill runs: most often."""
+
+
 class Running:
     """A context in which a fill runs, while the one that ran before waits for it."""
 

@@ -48,7 +48,7 @@ class Values:
         started, arrived = engine.clock.monotonic(), engine.fills.begun
         if policy.refresh_ahead:
             engine.ahead.seen(call.key)
-        trust = await engine.trust(policy)
+        trust = Trust.VERIFIED if started < engine.lease.attention_at else await engine.trust(policy)
         hit = recall(engine, call, started) if trust is not Trust.LAPSED else None
         if hit is not None:
             return hit[0]

@@ -33,7 +33,8 @@ def canonical(value: object) -> bytes:
 def _form(value: Any) -> bytes:
     kind = type(value)
     if write := _SCALARS.get(kind):
-        return frame(kind.__name__.encode(), write(value))
+        content = write(value)  # `frame` is unrolled here: most arguments are scalars
+        return b"%b%d:%b" % (_NAMES[kind], len(content), content)
     if kind in (list, tuple):
         return frame(kind.__name__.encode(), *map(_form, value))
     if kind in (set, frozenset):
@@ -102,3 +103,4 @@ _SCALARS: Mapping[type, Callable[[Any], bytes]] = {
     datetime.time: _moment,
     datetime.timedelta: _delta,
 }
+_NAMES = {kind: frame(kind.__name__.encode()) for kind in _SCALARS}

@@ -26,6 +26,8 @@ def escape(text: str | bytes) -> str:
     What structures keys, tags and patterns cannot occur in the result: `:`, `*`, `?`, braces, brackets, `#`, quotes,
     backslashes, blanks, control and non-ASCII characters; a `%` only before two hexadecimal digits.
     """
+    if isinstance(text, str) and text.isalnum() and text.isascii():
+        return text  # most often: a number or a name
     data = encoded(text) if isinstance(text, str) else text
     return quote(data, safe=_SAFE)
 

@@ -22,6 +22,7 @@ _MIN_FIELD_BYTES = 40
 
 _WRITTEN: dict[type, Callable[..., str]] = {
     int: str,
+    str: lambda value: value,
     bool: lambda value: "true" if value else "false",
     type(None): lambda _: "none",
     bytes: lambda value: value.decode("utf-8", "surrogateescape"),
@@ -140,7 +141,7 @@ class Template:
     def _joined(self, written: list[str]) -> str:
         values = [escape(value) for value in written]
         if values and not self._parts[-1]:
-            values[-1] = _literal(written[-1])
+            values[-1] = values[-1].replace("%3A", ":")  # as of a literal
         if self._glob and sum(map(len, values)) > self._room:  # what means something in it has to stay
             share = self._room // len(values)
             values = [shorten(value, share, digest=self._digest) for value in values]
@@ -192,12 +193,12 @@ def _written(value: object) -> str:
     Raises:
         KeyingError: there is none, as for lists and objects.
     """
+    if write := _WRITTEN.get(type(value)):
+        return write(value)
     if isinstance(value, enum.Enum):
         return _written(value.value)
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, float) and math.isfinite(value):
         return repr(float(value))
-    if write := _WRITTEN.get(type(value)):
-        return write(value)
     raise KeyingError(f"a {type(value).__qualname__} has no canonical text")

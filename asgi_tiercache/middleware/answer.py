@@ -35,9 +35,10 @@ def render(entry: Entry, age: int, tier: str, *, collapsed: str = "") -> list[He
         ttl = int(entry.lifetime - age)
         if tier.endswith("-stale"):
             ttl = min(ttl, 0)
-        told = cache_status.hit(ttl=ttl, detail=tier)
         if collapsed:
             told = cache_status.forward(collapsed, ttl=ttl, collapsed=True, detail=tier)
+        else:
+            told = cache_status.hit(ttl=ttl, detail=tier)
         lines = [*entry.headers, (b"age", b"%d" % age), (b"cache-status", told)]
         if tier != "L1":
             return lines

@@ -5,14 +5,6 @@ from __future__ import annotations
 from starlette.types import Message, Receive
 
 
-async def peek(receive: Receive) -> tuple[bool, Receive]:
-    """Whether a body follows, which no header need have announced (HTTP/2), and a `receive` that gives it all again."""
-    first = await receive()
-    while first["type"] == "http.request" and not first.get("body") and first.get("more_body", False):
-        first = await receive()  # some clients say last what they could have said first
-    return first["type"] == "http.request" and bool(first.get("body")), _before(first, receive)
-
-
 async def read_body(receive: Receive, limit: int) -> tuple[bytes, bool]:
     """The body, and whether that is all of it; reading stops once it exceeds `limit` bytes, or on a disconnect."""
     chunks: list[bytes] = []
@@ -32,10 +24,11 @@ async def read_body(receive: Receive, limit: int) -> tuple[bytes, bool]:
 
 def replay(body: bytes, receive: Receive, *, complete: bool = True) -> Receive:
     """A `receive` that gives `body`, which has been read already, before what else there is."""
-    return _before({"type": "http.request", "body": body, "more_body": not complete}, receive)
+    return before({"type": "http.request", "body": body, "more_body": not complete}, receive)
 
 
-def _before(first: Message, receive: Receive) -> Receive:
+def before(first: Message, receive: Receive) -> Receive:
+    """A `receive` that gives `first`, which has been read already, before what else there is."""
     given = False
 
     async def receive_again() -> Message:

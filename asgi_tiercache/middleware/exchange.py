@@ -10,7 +10,7 @@ from asgi_tiercache.http.reuse import NO_DIRECTIVES, Use
 from asgi_tiercache.invalidation.knowledge import Verdict
 from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.middleware.answer import ConditionalSend, ThroughDependencies, render, send_stored
-from asgi_tiercache.middleware.body import replay
+from asgi_tiercache.middleware.body import before, replay
 from asgi_tiercache.middleware.request import Request
 from asgi_tiercache.middleware.route import Route
 from asgi_tiercache.middleware.stream import Stream
@@ -37,6 +37,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_first",
         "app",
         "arrived",
         "body",
@@ -60,6 +61,8 @@ class Exchange:
         self.receive = receive
         self.send = send
         self.body = body
+        self._first: Message | None = None
+        """What the client has sent first, where that has been read."""
         self.started = engine.clock.monotonic()
         """Monotonic clock at which the request arrived."""
         self.arrived = engine.fills.begun
@@ -189,8 +192,20 @@ class Exchange:
 
     # ---- running the handler ----
 
+    async def has_body(self) -> bool:
+        """Whether a body follows that is no part of the key; no header need have announced it (HTTP/2)."""
+        if self.route.policy.body:
+            return False
+        first = await self.receive()
+        while first["type"] == "http.request" and not first.get("body") and first.get("more_body", False):
+            first = await self.receive()  # some clients say last what they could have said first
+        self._first = first
+        return first["type"] == "http.request" and bool(first.get("body"))
+
     def receive_again(self) -> Receive:
-        """The request's body, also where it has been read to be keyed."""
+        """The request's body, also where it has been read."""
+        if self._first is not None:
+            return before(self._first, self.receive)
         return replay(self.body, self.receive) if self.route.policy.body else self.receive
 
     def handler_scope(self) -> Scope:

@@ -264,7 +264,7 @@ class Filling:
             engine,
             fill,
             scope,
-            exchange.receive,
+            exchange.receive_again(),
             body=exchange.body,
             alone_counts=not exchange.route.explicit,
             finish=policy.finish,

@@ -8,7 +8,6 @@ from asgi_tiercache.engine.core import Found
 from asgi_tiercache.http.reuse import Use
 from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.middleware.answer import covers
-from asgi_tiercache.middleware.body import peek
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.filling import Filling
 from asgi_tiercache.middleware.head import HeadExchange
@@ -112,8 +111,6 @@ class Responder(Exchange):
             if self.route.explicit:
                 return await self.pass_by("range")
             return await filling.watch(partial=True, beside_part=found is None and self._part is not None)
-        if not self.route.policy.body:
-            has_body, self.receive = await peek(self.receive)
-            if has_body:
-                return await self.pass_by("body")
+        if await self.has_body():
+            return await self.pass_by("body")
         await filling.follow_or_fill(flight)
