@@ -76,6 +76,11 @@ class Exchange:
         self.fill_key = chosen.text
         return chosen
 
+    def key_of(self, entry: Entry) -> str:
+        """Where `entry`, which answers the request, is stored."""
+        key = self.request.key
+        return key.text if not entry.vary else self.route.variants.choose(key, entry.vary, self.request.scope).text
+
     def use_of(self, found: Found, now: float) -> Use:
         """What the request may have of a valid stored response; `now` is the monotonic clock.
 

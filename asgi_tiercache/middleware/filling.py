@@ -271,6 +271,8 @@ class Filling:
             await asking.let_go(tee)
             if tee.entry is None:
                 return None
+            if not response.came_too_late:  # else the answer in its place was counted
+                exchange.route.asked_for(exchange.key_of(tee.entry))
             self.anticipate(tee.entry)
             return Found(tee.entry, _MADE)
 
@@ -286,28 +288,34 @@ class Filling:
                 response.close()
 
         response.led_by(engine.fills.lead(exchange.fill_key, work, owner=fill))
-        send = ConditionalSend.around(exchange.request.scope, exchange.send, engine.clock.time)
+        await self._relay(response, fill, scope)
+
+    async def _relay(self, response: ResponseFill, fill: Fill, scope: Scope) -> None:
+        """Answer with the response that this request has set off, or with what takes its place."""
+        exchange = self._exchange
+        send = ConditionalSend.around(exchange.request.scope, exchange.send, exchange.engine.clock.time)
 
         async def relay(message: Message) -> None:
             exchange.show(scope)
             await send(message)
 
-        early = False
         try:
-            with engine.waiting(fill):
-                early = await self._stands_in_early(response, fill)
-                if not early:
-                    await response.relay(relay)
+            with exchange.engine.waiting(fill):
+                if await self._stands_in_early(response, fill):
+                    return
+                await response.relay(relay)
         except LateResponseError:
             return await exchange.gateway_timeout("too-late")
         finally:
             response.leave()
             exchange.show(scope)
-            if response.tee is not None and response.found is None and not early:
-                asking.learn(response.tee)
-        if response.found is not None and not early:
-            found = response.found
+            if response.tee is not None and response.found is None and not response.came_too_late:
+                self._asking.learn(response.tee)
+        found = response.found
+        if found is not None:
             await exchange.answer(found.entry, found.tier, fresh=not found.stale, stale=found.stale)
+            if not found.stale:
+                self.anticipate(found.entry)
 
     async def _stands_in_early(self, response: ResponseFill, fill: Fill) -> bool:
         """Answer with what may stand in for the response, where that does not begin soon enough."""
@@ -315,7 +323,8 @@ class Filling:
         if soft is None or await response.begins_within(soft):
             return False
         response.flight.detached = True
-        return await self._stand_in()
+        response.came_too_late = await self._stand_in()
+        return response.came_too_late
 
     async def _once(self, here: Callable[[Lease], Awaitable[Found | None]]) -> Found | None:
         """What this worker makes, or another one; without a lease where nothing may come of it that could be shared."""
@@ -396,9 +405,9 @@ class Filling:
         own = {name: _copy_of(scope[name]) for name in ("session", "state") if name in scope}
         request = exchange.request._replace(scope={**scope, **own})
         nobody = Exchange(exchange.engine, exchange.app, exchange.route, request, _gone, _nowhere, body=exchange.body)
-        nobody.fill_key = exchange.fill_key
+        nobody.fill_key = exchange.key_of(entry)
         again = Filling(nobody, Found(entry, "L1"))
-        exchange.engine.watch(exchange.route.place, exchange.fill_key, entry, again.refresh)
+        exchange.engine.watch(exchange.route.place, nobody.fill_key, entry, again.refresh)
 
     async def watch(self, *, partial: bool = False, beside_part: bool = False) -> None:
         """Run the handler in the request's own task: nobody is to wait for it. What may be stored is stored.

@@ -175,6 +175,7 @@ def test_no_store_half_way_keeps_what_comes_then_from_followers_and_asks_for_tho
             await go_on.wait()
             cache.current.no_store()
             await send({"type": "http.response.body", "body": b"secret ", "more_body": True})
+            await turns()
             await send({"type": "http.response.body", "body": b"three"})
 
         app = ours(producing, POLICY, cache)
