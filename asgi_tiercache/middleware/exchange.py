@@ -168,7 +168,8 @@ class Exchange:
         engine, begun = self.engine, stream.preview
         assert begun is not None, "what nobody may follow"
         engine.inherit(begun.tags, begun.stamp, fresh=False)
-        headers = render(begun, max(0, int(engine.clock.monotonic() - begun.born)), "flight", collapsed=collapsed)
+        told = "flight" if self.trust is Trust.VERIFIED else "flight-unverified"
+        headers = render(begun, max(0, int(engine.clock.monotonic() - begun.born)), told, collapsed=collapsed)
         send = ConditionalSend.around(self.request.scope, self.send, engine.clock.time)
 
         async def relay(message: Message) -> None:

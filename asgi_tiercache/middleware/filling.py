@@ -132,19 +132,15 @@ class Filling:
             raise
         self._note_patience(flight)
 
-    async def _take(self, flight: Flight[Entry]) -> bool:
+    def _take(self, flight: Flight[Entry]) -> Awaitable[bool]:
         """Answer with the outcome of the flight."""
         try:
             entry = flight.result()
         except Exception as error:
-            return await self._fail_like(error)
-        if entry is None or not self._is_for_this_request(entry):
-            return False
-        if not has_failed(flight) or entry.ends > 0:
-            return await self._use(flight, entry)
-        if not await self._stand_in():  # an error, for all who wait
-            await self._exchange.answer(entry, "flight", fresh=False, collapsed=self._asking.forwarded())
-        return True
+            return self._fail_like(error)
+        if entry is not None and entry.ends <= 0 and has_failed(flight):
+            return self._err_like(entry)
+        return self._use(flight, entry)
 
     async def _fail_like(self, error: Exception) -> bool:
         """Raise what the leader's handler has raised, if nothing may stand in for it."""
@@ -159,8 +155,18 @@ class Filling:
             raise error
         return True
 
-    async def _use(self, flight: Flight[Entry], entry: Entry) -> bool:
+    async def _err_like(self, error: Entry) -> bool:
+        """Answer with the error that the leader was given, if nothing may stand in for it."""
+        if not self._is_for_this_request(error):
+            return False
+        if not await self._stand_in():
+            await self._exchange.answer(error, "flight", fresh=False, collapsed=self._asking.forwarded())
+        return True
+
+    async def _use(self, flight: Flight[Entry], entry: Entry | None) -> bool:
         """Answer with what the flight has brought, if it is good enough."""
+        if entry is None or not self._is_for_this_request(entry):
+            return False
         exchange, failed = self._exchange, has_failed(flight)
         verdict = Verdict.UNKNOWN  # nobody need judge a young flight's
         if flight.number <= exchange.arrived or failed:
@@ -240,7 +246,8 @@ class Filling:
         exchange, begun = self._exchange, stream.preview
         if begun is None or not stream.joinable or exchange.route.runs_dependencies:
             return False
-        if flight.number <= exchange.arrived and exchange.engine.invalidation.stamp() != begun.stamp:
+        old = flight.number <= exchange.arrived
+        if old and (exchange.route.policy.verify or exchange.engine.invalidation.stamp() != begun.stamp):
             return False
         return self._suits(stream)
 
@@ -305,6 +312,7 @@ class Filling:
                     return
                 await response.relay(relay)
         except LateResponseError:
+            response.came_too_late = True
             return await exchange.gateway_timeout("too-late")
         finally:
             response.leave()
@@ -434,6 +442,7 @@ class Filling:
         app, tee = asking.begin(fill, scope, forwarded=forwarded, partial=partial, asks=asks)
         if as_it_came and not partial:
             tee.abandon("conditional")
+        late = False
 
         async def send(message: Message) -> None:
             message = await tee.see(message)
@@ -445,11 +454,13 @@ class Filling:
                 await app(scope, exchange.receive_again(), send)
             await asking.let_go(tee)
         except LateResponseError:
+            late = True
             await exchange.gateway_timeout("too-late")
         finally:
             tee.abandon()
             exchange.show(scope)
-            asking.learn(tee)
+            if not late:
+                asking.learn(tee)
 
 
 def has_failed(flight: Flight[Entry]) -> bool:

@@ -74,7 +74,7 @@ class ResponseFill:
         self.found: Found | None = None
         """What answers the leader in place of the app's response: another worker's, or what was stored before."""
         self.came_too_late = False
-        """Whether the leader has been given a stale response before this one began."""
+        """Whether the leader was not given it: a stale one instead, or 504."""
         self.flight: Flight[Entry]
         """Set by whoever started it."""
         self._patience: asyncio.TimerHandle | None = None

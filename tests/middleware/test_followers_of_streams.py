@@ -429,6 +429,38 @@ def test_what_is_invalidated_elsewhere_makes_later_followers_wait_for_the_end_an
     run(test())
 
 
+def test_where_every_read_is_verified_who_comes_later_waits_for_the_end() -> None:
+    """An invalidation may not have been heard of here yet, and only the whole response can be asked about."""
+
+    async def test() -> None:
+        fleet = Fleet()
+        cache, other = fleet.worker(), fleet.worker()
+        await cache.start()
+        await other.start()
+        producer = Producer()
+        app = ours(producer, POLICY.but(verify=True), cache)
+        leader = Exchange(app)
+        production = await producer.called()
+        await production.start()
+        stamp = cache.engine.invalidation.stamp()
+        await other.invalidate("t")
+        if cache.engine.invalidation.stamp() != stamp:
+            pytest.fail("it was heard of at once, so this shows nothing")
+        late = Exchange(app)
+        await turns()
+        assert late.messages == []
+        await production.last(b"old")
+        again = await producer.called(2)
+        await again.start(content=None)
+        await again.last(b"new")
+        assert (await late.reply()).body == b"new"
+        assert (await leader.reply()).body == b"one old"
+        await cache.aclose()
+        await other.aclose()
+
+    run(test())
+
+
 def test_requests_of_another_variant_do_not_follow_and_one_of_them_leads_the_others() -> None:
     async def test() -> None:
         producer, (cache, _) = Producer(), _cache()

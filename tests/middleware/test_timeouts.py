@@ -213,6 +213,8 @@ def test_with_nothing_stale_all_who_wait_are_told_504_and_the_next_asks_anew(pol
         service.clock.tick(5)
         assert [(await each.reply()).status for each in asking] == [504] * 5
         assert service.producer.calls == 1
+        answers = service.cache.stats()["answers"]
+        assert (answers["misses"], answers["hits"]) == (0, 0)
         await service.idle()
         last = Exchange(service.app)
         production = await service.producer.called(2)
@@ -383,6 +385,30 @@ def test_a_handler_that_runs_for_one_request_alone_has_no_more_time(kind: str) -
         service.clock.tick(5)
         assert [(await each.reply()).status for each in asking] == [504] * 2
         await until(lambda: all(production.over for production in service.producer.productions))
+
+    run(test())
+
+
+def test_what_a_cancelled_handler_still_says_reaches_nobody() -> None:
+    async def test() -> None:
+        said: list[str] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"no-store")]})
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                with pytest.raises(OSError, match="nobody waits"):
+                    await send({"type": "http.response.body", "body": b"late"})
+                said.append("late")
+
+        cache = TierCache(clock=TickingClock())
+        alone = Exchange(ours(app, Policy.http(hard_timeout=5), cache), http_scope(headers=[(b"range", b"bytes=0-1")]))
+        await alone.until(1)
+        await alone.cancel()
+        await until(lambda: said == ["late"])
+        assert len(alone.messages) == 1
 
     run(test())
 
