@@ -15,7 +15,7 @@ from asgi_tiercache.keys.withhold import NOBODYS_ADDRESS
 from asgi_tiercache.testing import ScriptedLeases, TickingClock
 from tests.engine.doubles import Fleet
 from tests.middleware.asgi import Exchange, Reply, ask, http_scope, run, turns, until
-from tests.middleware.producers import is_idle, ours
+from tests.middleware.producers import hurry, is_idle, ours, run_hurried
 
 EARLY = Policy(ttl=60, tags=["t"], early_refresh=1)
 AHEAD = Policy(ttl=60, tags=["t"], refresh_ahead=True)
@@ -387,20 +387,9 @@ def test_closing_ends_the_watch() -> None:
 # ---- shutdown ----
 
 
-class Hurried(asyncio.SelectorEventLoop):
-    """An event loop whose clock can be set forward."""
-
-    ahead = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.ahead
-
-
 @pytest.mark.parametrize("ends", [True, False])
 def test_closing_waits_for_a_renewal_and_cancels_it_after_five_seconds(ends: bool) -> None:
     async def test() -> None:
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, Hurried)
         service = Service(EARLY)
         await service.ask()
         service.clock.tick(55)
@@ -408,36 +397,32 @@ def test_closing_waits_for_a_renewal_and_cancels_it_after_five_seconds(ends: boo
         await turns()
         closing = asyncio.ensure_future(service.cache.aclose())
         await turns()
-        loop.ahead += 4.5
+        hurry(4.5)
         await turns()
         assert not closing.done()
         if ends:
             await service.tick(FILL_SECONDS)
         else:
-            loop.ahead += 1.0
+            hurry(1.0)
         await closing
         await turns()
         assert is_idle(service.cache)
         assert service.refreshes == ({"stored": 1} if ends else {})
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    with asyncio.Runner(loop_factory=Hurried) as runner:
-        runner.run(test())
+    run_hurried(test())
 
 
 def test_closing_leaves_a_request_that_waits_for_its_own_response_alone() -> None:
     async def test() -> None:
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, Hurried)
         service = Service(EARLY)
         leader = Exchange(service.app)
         await turns()
         closing = asyncio.ensure_future(service.cache.aclose())
         await turns()
-        loop.ahead += 6.0
+        hurry(6.0)
         await closing
         await service.tick(FILL_SECONDS)
         assert (await leader.reply()).body == b"1"
 
-    with asyncio.Runner(loop_factory=Hurried) as runner:
-        runner.run(test())
+    run_hurried(test())

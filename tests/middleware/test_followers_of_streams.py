@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -211,6 +213,37 @@ def test_content_that_does_not_have_the_length_it_declared_is_not_whole_for_foll
         assert Reply(follower.messages).body == b"one "
 
     run(test())
+
+
+def test_what_was_sent_is_let_go_of_at_once() -> None:
+    """Not when the garbage collector comes round: it may be large."""
+
+    class Extension:
+        pass
+
+    async def test() -> None:
+        producer, (cache, _) = Producer(), _cache()
+        app = ours(producer, POLICY, cache)
+        extension = Extension()
+        held = weakref.ref(extension)
+        leader = Exchange(app, http_scope(extensions={"one": extension}))
+        production = await producer.called()
+        await production.start()
+        follower = Exchange(app)
+        await production.last(b"two")
+        await leader.reply()
+        await follower.reply()
+        producer.productions.clear()
+        del leader, production, extension
+        await turns()
+        assert held() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(test())
+    finally:
+        gc.enable()
 
 
 # ---- once it has outgrown the bound ----

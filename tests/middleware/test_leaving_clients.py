@@ -188,3 +188,61 @@ def test_of_a_fleet_whose_leases_are_taken_lost_and_out_of_reach(
         assert leases.held == []
 
     asyncio.run(body())
+
+
+@settings(max_examples=200)
+@given(
+    leaving=Leaving,
+    behaviour=Behaviour,
+    finish=st.booleans(),
+    options=st.fixed_dictionaries(
+        {},
+        optional={
+            "soft_timeout": st.just(1.5),
+            "hard_timeout": st.sampled_from([2, 3]),
+            "stale_while_revalidate": st.sampled_from([1, 30]),
+            "early_refresh": st.just(1),
+            "refresh_ahead": st.just(True),
+            "max_body": st.just(40),
+        },
+    ),
+    age=st.sampled_from([0, 59, 60, 62]),
+)
+def test_where_something_older_is_stored(
+    leaving: list[tuple[int, int, str]], behaviour: dict[str, Any], finish: bool, options: dict[str, Any], age: float
+) -> None:
+    async def body() -> None:
+        clock = TickingClock()
+        cache = TierCache(clock=clock)
+        old, handler = Handler(steps=0, parts=1, kind="", stubborn=False), Handler(**behaviour)
+        handlers = [old.of(cache)]
+
+        async def either(scope: Scope, receive: Receive, send: Send) -> None:
+            await handlers[-1](scope, receive, send)
+
+        app = ours(either, Policy(ttl=60, stale_if_error=300, finish=finish, **options), cache)
+        await Exchange(app).reply()
+        clock.tick(age)
+        handlers.append(handler.of(cache))
+        clients = [Exchange(app) for _ in range(CLIENTS)]
+        leavers = asyncio.create_task(leave(clients, leaving))
+        while not (leavers.done() and all(client.task.done() for client in clients)):
+            await ticks(3)
+            clock.tick(0.5)
+        left = leavers.result()
+        for client in set(clients) - left:
+            if client.task.exception() is None:
+                reply = Reply(client.messages)
+                assert reply.body in (old.whole, handler.whole)
+                assert reply.status == 200, "there is something that may stand in"
+            else:
+                assert behaviour["kind"] in ("raises", "too-short", "late-no-store")
+        for _ in range(50):
+            await ticks(3)
+            clock.tick(2.0)
+        assert handler.running == 0
+        await cache.aclose()
+        await ticks(10)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(body())

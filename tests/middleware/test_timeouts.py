@@ -15,7 +15,7 @@ from asgi_tiercache.testing import TickingClock
 from tests.middleware.apps import app_of
 from tests.middleware.asgi import Exchange, ask, http_scope, run, turns, until
 from tests.middleware.origins import Origin
-from tests.middleware.producers import Producer, is_idle, ours
+from tests.middleware.producers import Producer, hurry, is_idle, ours, run_hurried
 
 SOFT = Policy(ttl=60, tags=["t"], stale_if_error=300, soft_timeout=1)
 HARD = Policy(ttl=60, tags=["t"], stale_if_error=300, hard_timeout=5)
@@ -428,15 +428,6 @@ def test_the_seconds_of_the_handler_do_not_count_while_nobody_has_called_it() ->
 # ---- handlers that never end ----
 
 
-class Hurried(asyncio.SelectorEventLoop):
-    """An event loop whose clock can be set forward."""
-
-    ahead = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.ahead
-
-
 def test_a_handler_that_never_returns_is_ended_when_nobody_has_waited_for_it_for_long() -> None:
     async def test() -> None:
         service = Service(Policy(ttl=60))
@@ -445,15 +436,12 @@ def test_a_handler_that_never_returns_is_ended_when_nobody_has_waited_for_it_for
         await leader.cancel()
         await turns()
         overdue = [production.over]
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, Hurried)
-        loop.ahead += REFRESH_SECONDS + 1
+        hurry(REFRESH_SECONDS + 1)
         await turns()
         assert [*overdue, production.over] == [False, True]
         assert is_idle(service.cache)
 
-    with asyncio.Runner(loop_factory=Hurried) as runner:
-        runner.run(test())
+    run_hurried(test())
 
 
 def test_nobody_joins_a_handler_that_has_run_for_long_and_a_new_one_takes_its_place() -> None:
