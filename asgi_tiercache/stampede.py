@@ -31,7 +31,7 @@ class Flight(Generic[T]):
         """Flights are numbered in the order in which they begin (rule I6)."""
         self.stream: object = None
         """Where what it brings can be had while there is still more to come."""
-        self.attended: Callable[[], bool] = _by_nobody
+        self.attended: Callable[[], bool] = by_nobody
         """Whether anybody takes what it brings in a way of their own, and so is not among those who wait."""
         self.detached = False
         """Whether it goes on though nobody waits: it was begun for nobody, or somebody could wait no longer."""
@@ -128,7 +128,8 @@ class Flight(Generic[T]):
                 turn.set_result(None)
 
 
-def _by_nobody() -> bool:
+def by_nobody() -> bool:
+    """Of a flight that nobody takes anything of but those who wait."""
     return False
 
 

@@ -156,7 +156,8 @@ class TierCacheMiddleware:
             else:  # the same, without a call that would be felt here
                 await send({"type": "http.response.start", "status": entry.status, "headers": headers})
                 await send({"type": "http.response.body", "body": entry.body})
-            route.hit(now, key.text)
+            varies = route.looks_ahead and entry.vary
+            route.hit(now, route.variants.choose(key, entry.vary, scope).text if varies else key.text)
 
     def _respond(
         self,

@@ -145,12 +145,13 @@ class LimitedApp:
         """Run the app on one request."""
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when there is a response, or none will come."""
+        over = False
 
         async def note(message: Message) -> None:
+            if over:
+                raise OSError("nobody waits for this response any more")
             if not begun.done():
                 begun.set_result(None)
-            elif begun.cancelled():
-                raise OSError("nobody waits for this response any more")
             await send(message)
 
         async def ask() -> None:
@@ -167,4 +168,5 @@ class LimitedApp:
                 raise
             raise LateResponseError(str(error)) from None
         finally:
+            over = True
             begun.cancel()

@@ -79,6 +79,11 @@ class Exchange:
         self.fill_key = chosen.text
         return chosen
 
+    def key_of(self, entry: Entry) -> str:
+        """Where `entry`, which answers the request, is stored."""
+        key = self.request.key
+        return key.text if not entry.vary else self.route.variants.choose(key, entry.vary, self.request.scope).text
+
     def use_of(self, found: Found, now: float) -> Use:
         """What the request may have of a valid stored response; `now` is the monotonic clock.
 
@@ -166,7 +171,8 @@ class Exchange:
         engine, begun = self.engine, stream.preview
         assert begun is not None, "what nobody may follow"
         engine.inherit(begun.tags, begun.stamp, fresh=False)
-        headers = render(begun, max(0, int(engine.clock.monotonic() - begun.born)), "flight", collapsed=collapsed)
+        told = "flight" if self.trust is Trust.VERIFIED else "flight-unverified"
+        headers = render(begun, max(0, int(engine.clock.monotonic() - begun.born)), told, collapsed=collapsed)
         send = ConditionalSend.around(self.request.scope, self.send, engine.clock.time)
 
         async def relay(message: Message) -> None:

@@ -132,19 +132,15 @@ class Filling:
             raise
         self._note_patience(flight)
 
-    async def _take(self, flight: Flight[Entry]) -> bool:
+    def _take(self, flight: Flight[Entry]) -> Awaitable[bool]:
         """Answer with the outcome of the flight."""
         try:
             entry = flight.result()
         except Exception as error:
-            return await self._fail_like(error)
-        if entry is None or not self._is_for_this_request(entry):
-            return False
-        if not has_failed(flight) or entry.ends > 0:
-            return await self._use(flight, entry)
-        if not await self._stand_in(collapsed=True):  # an error, for all who wait
-            await self._exchange.answer(entry, "flight", fresh=False, collapsed=self._asking.forwarded())
-        return True
+            return self._fail_like(error)
+        if entry is not None and entry.ends <= 0 and has_failed(flight):
+            return self._err_like(entry)
+        return self._use(flight, entry)
 
     async def _fail_like(self, error: Exception) -> bool:
         """Raise what the leader's handler has raised, if nothing may stand in for it."""
@@ -159,8 +155,18 @@ class Filling:
             raise error
         return True
 
-    async def _use(self, flight: Flight[Entry], entry: Entry) -> bool:
+    async def _err_like(self, error: Entry) -> bool:
+        """Answer with the error that the leader was given, if nothing may stand in for it."""
+        if not self._is_for_this_request(error):
+            return False
+        if not await self._stand_in(collapsed=True):
+            await self._exchange.answer(error, "flight", fresh=False, collapsed=self._asking.forwarded())
+        return True
+
+    async def _use(self, flight: Flight[Entry], entry: Entry | None) -> bool:
         """Answer with what the flight has brought, if it is good enough."""
+        if entry is None or not self._is_for_this_request(entry):
+            return False
         exchange, failed = self._exchange, has_failed(flight)
         verdict = Verdict.UNKNOWN  # nobody need judge a young flight's
         if flight.number <= exchange.arrived or failed:
@@ -245,7 +251,8 @@ class Filling:
             return False
         if begun is None or not stream.joinable or exchange.route.runs_dependencies:
             return False
-        if flight.number <= exchange.arrived and exchange.engine.invalidation.stamp() != begun.stamp:
+        old = flight.number <= exchange.arrived
+        if old and (exchange.route.policy.verify or exchange.engine.invalidation.stamp() != begun.stamp):
             return False
         return self._suits(stream)
 
@@ -276,6 +283,8 @@ class Filling:
             await asking.let_go(tee)
             if tee.entry is None:
                 return None
+            if not response.came_too_late:  # else the answer in its place was counted
+                exchange.route.asked_for(exchange.key_of(tee.entry))
             self.anticipate(tee.entry)
             return Found(tee.entry, _MADE)
 
@@ -291,28 +300,35 @@ class Filling:
                 response.close()
 
         response.led_by(engine.fills.lead(exchange.fill_key, work, owner=fill))
-        send = ConditionalSend.around(exchange.request.scope, exchange.send, engine.clock.time)
+        await self._relay(response, fill, scope)
+
+    async def _relay(self, response: ResponseFill, fill: Fill, scope: Scope) -> None:
+        """Answer with the response that this request has set off, or with what takes its place."""
+        exchange = self._exchange
+        send = ConditionalSend.around(exchange.request.scope, exchange.send, exchange.engine.clock.time)
 
         async def relay(message: Message) -> None:
             exchange.show(scope)
             await send(message)
 
-        early = False
         try:
-            with engine.waiting(fill):
-                early = await self._stands_in_early(response, fill)
-                if not early:
-                    await response.relay(relay)
+            with exchange.engine.waiting(fill):
+                if await self._stands_in_early(response, fill):
+                    return
+                await response.relay(relay)
         except LateResponseError:
+            response.came_too_late = True
             return await exchange.gateway_timeout("too-late")
         finally:
             response.leave()
             exchange.show(scope)
-            if response.tee is not None and response.found is None and not early:
-                asking.learn(response.tee)
-        if response.found is not None and not early:
-            found = response.found
+            if response.tee is not None and response.found is None and not response.came_too_late:
+                self._asking.learn(response.tee)
+        found = response.found
+        if found is not None:
             await exchange.answer(found.entry, found.tier, fresh=not found.stale, stale=found.stale)
+            if not found.stale:
+                self.anticipate(found.entry)
 
     async def _stands_in_early(self, response: ResponseFill, fill: Fill) -> bool:
         """Answer with what may stand in for the response, where that does not begin soon enough."""
@@ -320,7 +336,8 @@ class Filling:
         if soft is None or await response.begins_within(soft):
             return False
         response.flight.detached = True
-        return await self._stand_in()
+        response.came_too_late = await self._stand_in()
+        return response.came_too_late
 
     async def _once(self, here: Callable[[Lease], Awaitable[Found | None]]) -> Found | None:
         """What this worker makes, or another one; without a lease where nothing may come of it that could be shared."""
@@ -401,9 +418,9 @@ class Filling:
         own = {name: _copy_of(scope[name]) for name in ("session", "state") if name in scope}
         request = exchange.request._replace(scope={**scope, **own})
         nobody = Exchange(exchange.engine, exchange.app, exchange.route, request, _gone, _nowhere, body=exchange.body)
-        nobody.fill_key = exchange.fill_key
+        nobody.fill_key = exchange.key_of(entry)
         again = Filling(nobody, Found(entry, "L1"))
-        exchange.engine.watch(exchange.route.place, exchange.fill_key, entry, again.refresh)
+        exchange.engine.watch(exchange.route.place, nobody.fill_key, entry, again.refresh)
 
     async def watch(self, *, partial: bool = False, beside_part: bool = False) -> None:
         """Run the handler in the request's own task: nobody is to wait for it. What may be stored is stored.
@@ -430,6 +447,7 @@ class Filling:
         app, tee = asking.begin(fill, scope, forwarded=forwarded, partial=partial, asks=asks)
         if as_it_came and not partial:
             tee.abandon("conditional")
+        late = False
 
         async def send(message: Message) -> None:
             message = await tee.see(message)
@@ -441,11 +459,13 @@ class Filling:
                 await app(scope, exchange.receive_again(), send)
             await asking.let_go(tee)
         except LateResponseError:
+            late = True
             await exchange.gateway_timeout("too-late")
         finally:
             tee.abandon()
             exchange.show(scope)
-            asking.learn(tee)
+            if not late:
+                asking.learn(tee)
 
 
 def has_failed(flight: Flight[Entry]) -> bool:

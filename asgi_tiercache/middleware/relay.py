@@ -16,7 +16,7 @@ from asgi_tiercache.engine.core import REFRESH_SECONDS, Engine, Found
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.middleware.stream import BEHIND_SECONDS, SHAREABLE, FellBehindError, Stream
 from asgi_tiercache.middleware.tee import Tee
-from asgi_tiercache.stampede import Flight
+from asgi_tiercache.stampede import Flight, by_nobody
 from asgi_tiercache.tiers.loops import first
 from asgi_tiercache.types import Entry
 
@@ -73,6 +73,8 @@ class ResponseFill:
         """Watches the messages, once the app runs."""
         self.found: Found | None = None
         """What answers the leader in place of the app's response: another worker's, or what was stored before."""
+        self.came_too_late = False
+        """Whether the leader was not given it: a stale one instead, or 504."""
         self.flight: Flight[Entry]
         """Set by whoever started it."""
         self._patience: asyncio.TimerHandle | None = None
@@ -107,6 +109,7 @@ class ResponseFill:
         self._settled.set()
         self._note_beginning()
         self._stream.end()
+        self.flight.attended = by_nobody  # and refers to this no more: what it holds is large
         self._parcels.put_nowait(None)
         if self._patience is not None:
             self._patience.cancel()

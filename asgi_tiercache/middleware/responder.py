@@ -42,20 +42,15 @@ class Responder(Exchange):
         if found is not None:
             use = self.use_of(found, self.engine.clock.monotonic())
             if use is not Use.VALIDATE:
-                if use is Use.WHILE_REVALIDATED or found.entry.expires <= self.started or self.route.looks_ahead:
-                    self._look_ahead(found, use)
-                stale = use is not Use.FRESH
-                return await self.answer(found.entry, found.tier, fresh=not found.stale, stale=stale)
+                if use is Use.WHILE_REVALIDATED or (found.early(self.started) and self.may_refresh):
+                    Filling(self, found).refresh()
+                await self.answer(found.entry, found.tier, fresh=not found.stale, stale=use is not Use.FRESH)
+                if self.route.looks_ahead and found.tier != "L1":
+                    Filling(self, found).anticipate(found.entry)
+                return
         if self.request.demands.directives.only_if_cached:
             return await self.gateway_timeout("only-if-cached")
         await self._ask(found, flight)
-
-    def _look_ahead(self, found: Found, use: Use) -> None:
-        """Have what was found made anew behind the client's back, if it is time for that, or when it will be."""
-        if use is Use.WHILE_REVALIDATED or (found.early(self.started) and self.may_refresh):
-            Filling(self, found).refresh()
-        elif found.tier != "L1":
-            Filling(self, found).anticipate(found.entry)
 
     def _being_made(self) -> Flight[Entry] | None:
         """The fill of what this request asks for, which has no wishes of its own: whoever leads it has looked."""

@@ -124,6 +124,11 @@ class Route:
         if self._hits >= REPORTED:
             self.report(self._clock.monotonic() - started)
 
+    def asked_for(self, key: str) -> None:
+        """A request for `key` was not answered from the cache: it belongs to the rhythm in which that is asked for."""
+        if self._ahead is not None:
+            self._ahead.seen(key)
+
     def glanced_at(self) -> None:
         """Count an answer of the handler, on an idle route; reported likewise."""
         self._glances += 1

@@ -30,7 +30,7 @@ class Stream:
         left: Called whenever a follower is there no more.
     """
 
-    def __init__(self, left: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, left: Callable[[], None]) -> None:
         self.preview: Entry | None = None
         """The response as far as its beginning tells, for followers to judge whether it is for them."""
         self.joinable = True
@@ -82,8 +82,9 @@ class Stream:
         self._messages.clear()
 
     def end(self) -> None:
-        """There is nothing more to come."""
+        """There is nothing more to come, and nobody to be told of who leaves."""
         self._over = True
+        self._left = _nobody_cares
         for follower in self._followers:
             follower.wake()
 
@@ -132,6 +133,10 @@ class Stream:
         self._lagging.discard(follower)
         if not self._lagging and self._caught_up is not None and not self._caught_up.done():
             self._caught_up.set_result(None)
+
+
+def _nobody_cares() -> None:
+    pass
 
 
 class _Follower:

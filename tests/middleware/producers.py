@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -134,3 +135,23 @@ def ours(app: ASGIApp, policy: Policy, cache: TierCache, *, paths: Iterable[str]
 def is_idle(cache: TierCache) -> bool:
     """Whether nothing is being filled."""
     return not cache.engine.fills.tasks()
+
+
+class _Hurried(asyncio.SelectorEventLoop):
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+def hurry(seconds: float) -> None:
+    """Set the clock of the running loop forward, for what counts real seconds; for tests run by `run_hurried`."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, _Hurried)
+    loop.ahead += seconds
+
+
+def run_hurried(work: Coroutine[Any, Any, None]) -> None:
+    """Run a test's coroutine, which calls `hurry`, on a loop whose clock allows that."""
+    with asyncio.Runner(loop_factory=_Hurried) as runner:
+        runner.run(work)

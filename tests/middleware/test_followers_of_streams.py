@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -175,6 +177,7 @@ def test_no_store_half_way_keeps_what_comes_then_from_followers_and_asks_for_tho
             await go_on.wait()
             cache.current.no_store()
             await send({"type": "http.response.body", "body": b"secret ", "more_body": True})
+            await turns()
             await send({"type": "http.response.body", "body": b"three"})
 
         app = ours(producing, POLICY, cache)
@@ -210,6 +213,37 @@ def test_content_that_does_not_have_the_length_it_declared_is_not_whole_for_foll
         assert Reply(follower.messages).body == b"one "
 
     run(test())
+
+
+def test_what_was_sent_is_let_go_of_at_once() -> None:
+    """Not when the garbage collector comes round: it may be large."""
+
+    class Extension:
+        pass
+
+    async def test() -> None:
+        producer, (cache, _) = Producer(), _cache()
+        app = ours(producer, POLICY, cache)
+        extension = Extension()
+        held = weakref.ref(extension)
+        leader = Exchange(app, http_scope(extensions={"one": extension}))
+        production = await producer.called()
+        await production.start()
+        follower = Exchange(app)
+        await production.last(b"two")
+        await leader.reply()
+        await follower.reply()
+        producer.productions.clear()
+        del leader, production, extension
+        await turns()
+        assert held() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(test())
+    finally:
+        gc.enable()
 
 
 # ---- once it has outgrown the bound ----
@@ -424,6 +458,38 @@ def test_what_is_invalidated_elsewhere_makes_later_followers_wait_for_the_end_an
         await production.last(b"two")
         assert [(await each.reply()).body for each in late] == [b"one two"] * 5
         assert producer.calls == 1
+
+    run(test())
+
+
+def test_where_every_read_is_verified_who_comes_later_waits_for_the_end() -> None:
+    """An invalidation may not have been heard of here yet, and only the whole response can be asked about."""
+
+    async def test() -> None:
+        fleet = Fleet()
+        cache, other = fleet.worker(), fleet.worker()
+        await cache.start()
+        await other.start()
+        producer = Producer()
+        app = ours(producer, POLICY.but(verify=True), cache)
+        leader = Exchange(app)
+        production = await producer.called()
+        await production.start()
+        stamp = cache.engine.invalidation.stamp()
+        await other.invalidate("t")
+        if cache.engine.invalidation.stamp() != stamp:
+            pytest.fail("it was heard of at once, so this shows nothing")
+        late = Exchange(app)
+        await turns()
+        assert late.messages == []
+        await production.last(b"old")
+        again = await producer.called(2)
+        await again.start(content=None)
+        await again.last(b"new")
+        assert (await late.reply()).body == b"new"
+        assert (await leader.reply()).body == b"one old"
+        await cache.aclose()
+        await other.aclose()
 
     run(test())
 
