@@ -84,8 +84,8 @@ class Policy:
         status_ttl: Freshness by status code, before `ttl`; each status named here is stored. 0: never stored.
         statuses: The status codes that are stored under an explicit policy; in HTTP mode those that `ttl` counts for.
         retention: How long a response is kept past its freshness, to be validated or, in HTTP mode, to stand in for a
-            failing handler; the response's own stale directives extend it. None: an hour in HTTP mode for what can be
-            validated or used stale, 0 under an explicit policy.
+            failing handler; the stale directives of the response extend it, and so do those of the policy below. None:
+            an hour in HTTP mode for what can be validated or used stale, 0 under an explicit policy.
         region: The part of L1 that holds the entries.
         tags: Templates such as `"video:{video_id}"`, filled from path and query parameters or bound arguments.
         query: The only query parameters that count, for the key and for the handler. In HTTP mode all do.
@@ -120,18 +120,22 @@ class Policy:
         stale_while_revalidate: How long past its freshness a response is served at once while it is made anew in the
             background (RFC 5861, section 3), where it does not say so itself. 0: not at all.
         stale_if_error: How long past its freshness it stands in for one that fails or comes too late (RFC 5861,
-            section 4), where it does not say so itself. 0: not at all.
-        soft_timeout: How long a handler may take before whoever waits is given what `stale_if_error` allows; the
-            handler goes on, and what it returns is stored.
-        hard_timeout: How long it may take at all: then the stale response, else 504; from a function `TimeoutError`.
-        finish: Whether what is being made is finished though nobody waits for it any more; False: it is cancelled.
-        lock: Whether one worker of all computes while the others wait for it. Nothing but cost depends on it.
-        lock_wait: How long to wait for another worker; then a stale response, else the handler.
-        early_refresh: `beta` of early refresh: 1 begins to renew about 2.5 fill times before the expiry, 2 about five.
-            0: not before the expiry.
+            section 4), where it does not say so itself. 0: not at all, but in HTTP mode for as long as it is kept.
+        soft_timeout: How long whoever waits does so before what may stand in is the answer; the handler goes on, and
+            what it returns is stored.
+        hard_timeout: How long a handler may take until its response begins, or a function until it returns: then the
+            stale response, else 504; from a function `TimeoutError`. Requests that pass by have no limit.
+        finish: Whether what is being made is finished though nobody waits for it any more; False: it is cancelled,
+            unless it is made in the background, or `soft_timeout` was over for somebody.
+        lock: Whether one worker of all computes while the others wait for it; takes Redis. Nothing but cost depends
+            on it.
+        lock_wait: How long to wait for another worker, in all; then a stale response, else the handler.
+        early_refresh: `beta` of early refresh: 1 begins to renew about 2.5 fill times before the end of a lifetime, 2
+            about five; it takes a request. 0: not before the end.
         jitter: The part of a lifetime, below 1, that chance may take off, so that what was stored together does not
             expire together.
-        refresh_ahead: Whether what will probably be asked for again is renewed before that happens.
+        refresh_ahead: Whether what will probably be asked for again is renewed before that happens, without a request.
+            Not in HTTP mode.
         negative: For functions: which exceptions are stored like values, and for how long: `{LookupError: 10}`. Those
             of subclasses are, too, unless these are named themselves; with 0 they are not.
         mode: Set by `Policy.http()` and `Policy.rfc9111()`.
@@ -372,6 +376,17 @@ def _check_exception(kind: type[Exception]) -> None:
         raise ConfigError("negative", f"must name classes of exceptions, not {kind!r}")
     if issubclass(kind, TierCacheError):
         raise ConfigError("negative", f"{kind.__qualname__} says that the cache is used wrongly, and is never stored")
+
+
+def check_of_responses(policy: Policy) -> Policy:
+    """`policy` if it may stand for responses.
+
+    Raises:
+        ConfigError: it has an option that only functions know.
+    """
+    if policy.negative:
+        raise ConfigError("negative", "is for functions; `status_ttl` says how long the errors of responses are kept")
+    return policy
 
 
 def check_seconds(option: str, value: float, *, zero: bool = False) -> float:

@@ -29,9 +29,10 @@ class Flight(Generic[T]):
         """Whatever the one who leads wants others to know of it."""
         self.number = number
         """Flights are numbered in the order in which they begin (rule I6)."""
-        self._patient = 0
         self.stream: object = None
         """Where what it brings can be had while there is still more to come."""
+        self.attended: Callable[[], bool] = _by_nobody
+        """Whether anybody takes what it brings in a way of their own, and so is not among those who wait."""
         self.detached = False
         """Whether it goes on though nobody waits: it was begun for nobody, or somebody could wait no longer."""
         self._loop = asyncio.get_running_loop()
@@ -43,7 +44,12 @@ class Flight(Generic[T]):
     @property
     def waiting(self) -> int:
         """How many wait for what it brings."""
-        return self._patient + sum(not turn.done() for turn in self._turns)
+        return sum(not turn.done() for turn in self._turns)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it has to go on for anybody's sake."""
+        return self.waiting > 0 or self.attended()
 
     @property
     def landed(self) -> bool:
@@ -78,30 +84,31 @@ class Flight(Generic[T]):
             await self._turn()
         return self._outcome.result()
 
-    def turn(self, seconds: float) -> asyncio.Future[None] | None:
+    def turn(self, seconds: float, *, whole: bool = False) -> asyncio.Future[None] | None:
         """What to wait for: done once there is an outcome, or a stream; or after `seconds` of real time.
 
         These count from the first on who waits: a timer for each would cost more than all the rest, and a coroutine
-        here would be felt. None: there is something to have already.
+        here would be felt. With `whole` a stream does not do. None: there is something to have already.
         """
-        if self._outcome.done() or self.stream is not None:
+        if self._outcome.done() or (self.stream is not None and not whole):
             return None
         if self._limit is None:
             self._limit = self._loop.call_later(seconds, self._release)
         return self._turn()
 
     async def lands_within(self, seconds: float, clock: Clock) -> bool:
-        """Wait for `seconds` at the most; whether the outcome is known then."""
-        self._patient += 1
-        try:
-            await first(self._outcome, clock, seconds)
-        finally:
-            self._patient -= 1
-        return self.landed
+        """Wait for `seconds` at the most; whether there is an outcome then, or a stream."""
+        if not self.landed and self.stream is None:
+            turn = self._turn()
+            try:
+                await first(turn, clock, seconds)
+            finally:
+                turn.cancel()
+        return self.landed or self.stream is not None
 
     def abandon(self) -> None:
         """End it if nobody waits any more; who comes later begins anew, whatever becomes of the task."""
-        if not (self.waiting or self.landed or self.detached):
+        if not (self.wanted or self.landed or self.detached):
             self.land(None)
             self.task.cancel()
 
@@ -119,6 +126,10 @@ class Flight(Generic[T]):
         for turn in turns:
             if not turn.done():
                 turn.set_result(None)
+
+
+def _by_nobody() -> bool:
+    return False
 
 
 class Flights(Generic[T]):
@@ -174,7 +185,7 @@ class Flights(Generic[T]):
         """Cancel the running loop's flights whose outcome is not known, and for which nobody waits."""
         for task in self.tasks():
             flight = self._tasks[task]
-            if not (flight.landed or flight.waiting):
+            if not (flight.landed or flight.wanted):
                 task.cancel()
 
 

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from asgi_tiercache.codec.values import ValueCodec, codec_for
-from asgi_tiercache.config import Policy, check_seconds, check_texts
+from asgi_tiercache.config import Policy, check_of_responses, check_seconds, check_texts
 from asgi_tiercache.decorator import CachedFunctions
 from asgi_tiercache.decorator.bridge import Bridge
 from asgi_tiercache.decorator.cached import awaitable_loader
@@ -247,7 +247,7 @@ class TierCache(Purging):
         Raises:
             ConfigError: an option is wrong; the message names it.
         """
-        chosen = _policy("response", policy, options)
+        chosen = check_of_responses(_policy("response", policy, options))
         self.engine.memory.bucket(chosen.region)  # two policies may not draw one region's bounds
 
         def mark(endpoint: F) -> F:

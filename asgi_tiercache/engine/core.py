@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
@@ -489,6 +490,13 @@ class Engine:
             except CodecError as error:
                 lease.end(Ended.NOTHING)
                 self.signals.emit(WriteDropped("L2", str(error)))
+
+    async def make_stale(self, place: Place, key: str, entry: Entry) -> None:
+        """End the freshness of a stored entry, which may go on being validated; of no use without that, it goes."""
+        if not entry.retention:
+            return await self.forget(key)
+        age = max(0.0, self.clock.time() - entry.created)
+        self.keep(place, key, dataclasses.replace(entry, lifetime=min(entry.lifetime, age)))
 
     async def forget(self, *keys: str) -> None:
         """Drop what is stored under `keys`, in every tier that this worker reaches."""

@@ -38,7 +38,7 @@ class Fill:
         self.ttl: float | None = None
         self.refused = False
         self.failed = False
-        """Whether the handler failed or was not waited for, and what waiters get is what was stored before."""
+        """Whether the handler failed or was not waited for; what waiters get, if anything, stands in for its answer."""
 
     def __repr__(self) -> str:
         return f"<Fill {self.stamp} tags={list(self.tags)} ttl={self.ttl}>"

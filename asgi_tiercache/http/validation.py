@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from asgi_tiercache.http.etag import entity_tag
 from asgi_tiercache.http.fields import elements, parse_http_date, storable_headers, values
 from asgi_tiercache.types import Entry, Flag, Header
 
@@ -91,6 +92,12 @@ def head_agrees(stored: Entry, headers: Sequence[Header]) -> bool:
         and _repeats(headers, b"last-modified", values(stored.headers, b"last-modified"))
         and all(length == b"%d" % len(stored.body) for length in lengths)
     )
+
+
+def is_part_of(headers: Iterable[Header], whole: Entry) -> bool:
+    """Whether a part with the field lines `headers` is one of `whole`: a strong validator says so (section 3.4)."""
+    ours, theirs = entity_tag(own_headers(whole)), entity_tag(headers)
+    return ours is not None and theirs is not None and ours.matches_strongly(theirs)
 
 
 def own_headers(entry: Entry) -> tuple[Header, ...]:

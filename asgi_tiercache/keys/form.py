@@ -39,6 +39,10 @@ class RequestKey(NamedTuple):
     """It has a range."""
 
 
+_LINE_BYTES = 64
+"""What a header line costs beside its value: of some, only that they are there is kept, and there may be thousands."""
+
+
 class Seen(NamedTuple):
     """All of a request that its key depends on."""
 
@@ -61,7 +65,7 @@ class Seen(NamedTuple):
     @property
     def weight(self) -> int:
         """Bytes that the client made this and its key hold, roughly."""
-        lines = sum(len(value) for _, value in self.headers)
+        lines = sum(_LINE_BYTES + len(value) for _, value in self.headers)
         paths = len(self.path) + len(self.raw_path or b"") + len(self.root_path)
         return lines + 2 * (paths + len(self.query) + len(self.host)) + len(self.user) + len(self.key)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_tiercache.config import Policy
+from asgi_tiercache.config import Policy, check_of_responses
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.http import cache_status
@@ -112,7 +112,8 @@ class TierCacheMiddleware:
         self._state: frozenset[str] = frozenset()
         for policy in (*self._policies.values(), default):
             if policy is not None:
-                cache.engine.memory.bucket(policy.region)  # two policies may not draw one region's bounds
+                region = check_of_responses(policy).region
+                cache.engine.memory.bucket(region)  # two policies may not draw one region's bounds
         cache.serve()
         cache.engine.reporters.append(self._report)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_tiercache.engine.core import Engine, Found
+from asgi_tiercache.engine.core import Engine, Found, TooLateError
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.request import Request, part_of
@@ -121,15 +121,19 @@ class Asking:
         exchange.route.count()
         if tee.entry is not None:
             exchange.route.saw_storable()
-        elif tee.status and not tee.is_passing and tee.stand_in is None:
+        elif tee.refusal and tee.status and not tee.is_passing and tee.stand_in is None:
             exchange.route.saw_unstorable()
         exchange.report("miss", tee.refusal or "")
+
+
+class LateResponseError(TooLateError):
+    """The response has not begun in time. What a handler raises is never one, even if a function of its is too late."""
 
 
 class LimitedApp:
     """The app, whose response has to begin within so many seconds.
 
-    Raises `TooLateError` where it does not. The app is cancelled then; one that ignores that keeps nobody.
+    Raises `LateResponseError` where it does not. The app is cancelled then; one that ignores that keeps nobody.
     """
 
     def __init__(self, engine: Engine, app: ASGIApp, seconds: float) -> None:
@@ -140,6 +144,7 @@ class LimitedApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app on one request."""
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when there is a response, or none will come."""
 
         async def note(message: Message) -> None:
             if not begun.done():
@@ -148,7 +153,18 @@ class LimitedApp:
                 raise OSError("nobody waits for this response any more")
             await send(message)
 
+        async def ask() -> None:
+            try:
+                await self._app(scope, receive, note)
+            finally:
+                if not begun.done():
+                    begun.set_result(None)
+
         try:
-            await self._engine.limited(lambda: self._app(scope, receive, note), self._seconds, until=begun)
+            await self._engine.limited(ask, self._seconds, until=begun)
+        except TooLateError as error:
+            if begun.done():  # the app's own
+                raise
+            raise LateResponseError(str(error)) from None
         finally:
             begun.cancel()

@@ -161,15 +161,19 @@ class Exchange:
             await send_stored(entry, headers, scope, self.send)
         self.route.hit_below(tier, self.started, self.fill_key)
 
-    async def answer_from(self, stream: Stream, begun: Entry, *, collapsed: str) -> None:
-        """Answer with a response while it is being produced; `begun` is its beginning, `collapsed` as for `answer`."""
-        engine = self.engine
+    async def answer_from(self, stream: Stream, *, collapsed: str) -> None:
+        """Answer with a response while it is being produced; `collapsed` as for `answer`."""
+        engine, begun = self.engine, stream.preview
+        assert begun is not None, "what nobody may follow"
         engine.inherit(begun.tags, begun.stamp, fresh=False)
         headers = render(begun, max(0, int(engine.clock.monotonic() - begun.born)), "flight", collapsed=collapsed)
         send = ConditionalSend.around(self.request.scope, self.send, engine.clock.time)
-        async for message in stream.messages():
+
+        async def relay(message: Message) -> None:
             start = message["type"] == "http.response.start"
             await send({**message, "headers": headers} if start else message)
+
+        await stream.relay(relay)
         self.route.hit_below("flight", self.started, self.fill_key)
 
     async def gateway_timeout(self, reason: str) -> None:

@@ -6,15 +6,16 @@ import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Sequence
 
-from starlette.types import Message
+from starlette.types import Message, Scope
 
-from asgi_tiercache.engine.core import Found, TooLateError
+from asgi_tiercache.engine.core import Found
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.http.conditional import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.http.reuse import Use
 from asgi_tiercache.invalidation.knowledge import Verdict
+from asgi_tiercache.keys.withhold import NOBODYS_ADDRESS
 from asgi_tiercache.middleware.answer import ConditionalSend
-from asgi_tiercache.middleware.asking import Asking
+from asgi_tiercache.middleware.asking import Asking, LateResponseError
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.relay import ResponseFill
 from asgi_tiercache.middleware.request import recall
@@ -57,29 +58,26 @@ class Filling:
     async def follow_or_fill(self, flight: Flight[Entry] | None = None) -> None:
         """Answer the request with a new response; `flight` is known to be under way for it."""
         exchange, engine = self._exchange, self._exchange.engine
-        request = exchange.request
-        try:
-            for _ in range(2):
-                if request.demands.directives.no_store or self._is_for_nobody_else():
-                    break
-                if flight is None:
-                    entry = self._recalled()
-                    if entry is not None:
-                        return await exchange.answer(entry, "L1")  # a fill has landed since this request looked
-                    flight = engine.joinable(exchange.fill_key)
-                if flight is None:
-                    return await self._lead()
-                if not engine.may_wait(flight):
-                    break
-                if await self._follow(flight):
-                    return
-                self._asking.waited = True
-                if not flight.landed:
-                    break
-                flight = None
-            await self.watch()
-        except TooLateError:
-            await exchange.gateway_timeout("too-late")
+        for _ in range(2):
+            if exchange.request.demands.directives.no_store or self._is_for_nobody_else():
+                break
+            if flight is None:
+                entry = self._recalled()
+                if entry is not None:
+                    return await exchange.answer(entry, "L1")  # a fill has landed since this request looked
+                flight = engine.joinable(exchange.fill_key)
+            if flight is None:
+                return await self._lead()
+            if not engine.may_wait(flight):
+                break
+            key = exchange.fill_key
+            if await self._follow(flight):
+                return
+            self._asking.waited = True
+            if has_failed(flight) or (not flight.landed and exchange.fill_key == key):
+                break  # who waits for the next one would only wait in turn
+            flight = None
+        await self.watch()
 
     def _recalled(self) -> Entry | None:
         exchange, engine = self._exchange, self._exchange.engine
@@ -106,33 +104,64 @@ class Filling:
         soft = None if self._asking.found is None else self._soft_seconds(flight.owner)
         if soft is not None and await self._answered_early(flight, soft):
             return True
-        turn = flight.turn(FOLLOW_SECONDS if exchange.route.proven else UNPROVEN_SECONDS)
-        if turn is not None:
-            try:
-                if exchange.engine.variable.get() is None:  # most often; a thousand may come here at once
+        await self._wait_for(flight)
+        stream = flight.stream
+        if not flight.landed and isinstance(stream, Stream):
+            if self._may_follow(flight, stream):
+                await exchange.answer_from(stream, collapsed=self._asking.forwarded())
+                return True
+            if not self._suits(stream):
+                return False
+            await self._wait_for(flight, whole=True)
+        return flight.landed and await self._take(flight)
+
+    async def _wait_for(self, flight: Flight[Entry], *, whole: bool = False) -> None:
+        """Return once the flight has brought something, all of it if `whole`; or has taken too long."""
+        exchange = self._exchange
+        turn = flight.turn(FOLLOW_SECONDS if exchange.route.proven else UNPROVEN_SECONDS, whole=whole)
+        if turn is None:
+            return
+        try:
+            if exchange.engine.variable.get() is None:  # most often; a thousand may come here at once
+                await turn
+            else:
+                with exchange.engine.waiting(flight.owner):
                     await turn
-                else:
-                    with exchange.engine.waiting(flight.owner):
-                        await turn
-            except asyncio.CancelledError:
-                self._leave(flight)
-                raise
-            self._note_patience(flight)
-        return await self._take(flight)
+        except asyncio.CancelledError:
+            self._leave(flight)
+            raise
+        self._note_patience(flight)
 
     async def _take(self, flight: Flight[Entry]) -> bool:
-        """Answer with what there is to have of the flight now."""
-        exchange = self._exchange
-        if not flight.landed:
-            stream = flight.stream
-            return isinstance(stream, Stream) and await self._follow_stream(flight, stream)
-        entry = self._outcome(flight)
+        """Answer with the outcome of the flight."""
+        try:
+            entry = flight.result()
+        except Exception as error:
+            return await self._fail_like(error)
         if entry is None or not self._is_for_this_request(entry):
             return False
-        forwarded, failed = self._asking.forwarded(), has_failed(flight)
-        if failed and entry.ends <= 0:  # an error, for all who wait
-            await exchange.answer(entry, "flight", fresh=False, collapsed=forwarded)
+        if not has_failed(flight) or entry.ends > 0:
+            return await self._use(flight, entry)
+        if not await self._stand_in(collapsed=True):  # an error, for all who wait
+            await self._exchange.answer(entry, "flight", fresh=False, collapsed=self._asking.forwarded())
+        return True
+
+    async def _fail_like(self, error: Exception) -> bool:
+        """Raise what the leader's handler has raised, if nothing may stand in for it."""
+        exchange = self._exchange
+        if isinstance(error, LateResponseError):
+            if not await self._stand_in(collapsed=True):
+                await exchange.gateway_timeout("too-late")
             return True
+        if exchange.route.runs_dependencies:
+            return False  # what a dependency makes of the leader's request says nothing of this one
+        if not await self._stand_in(collapsed=True):
+            raise error
+        return True
+
+    async def _use(self, flight: Flight[Entry], entry: Entry) -> bool:
+        """Answer with what the flight has brought, if it is good enough."""
+        exchange, failed = self._exchange, has_failed(flight)
         verdict = Verdict.UNKNOWN  # nobody need judge a young flight's
         if flight.number <= exchange.arrived or failed:
             verdict = await self._judged(entry)
@@ -145,7 +174,7 @@ class Filling:
             self._asking.found = found
             return False
         fresh, stale = verdict is Verdict.FRESH, use is not Use.FRESH
-        await exchange.answer(entry, "flight", fresh=fresh, stale=stale, collapsed=forwarded)
+        await exchange.answer(entry, "flight", fresh=fresh, stale=stale, collapsed=self._asking.forwarded())
         return True
 
     async def _judged(self, entry: Entry) -> Verdict:
@@ -188,38 +217,37 @@ class Filling:
             return None
         return max(0.0, owner.begun + soft - exchange.engine.clock.monotonic())
 
-    async def _stand_in(self) -> bool:
-        exchange, found = self._exchange, self._asking.found
+    async def _stand_in(self, *, collapsed: bool = False) -> bool:
+        """Answer with what was found, if it may stand in for a response that fails or takes too long."""
+        exchange, found, forwarded = self._exchange, self._asking.found, self._asking.forwarded()
         if found is None or not exchange.may_stand_in(found.entry):
             return False
-        await exchange.answer(found.entry, found.tier, fresh=False, stale=True)
+        stale, tier = forwarded == "stale", "flight" if collapsed else found.tier
+        await exchange.answer(found.entry, tier, fresh=False, stale=stale, collapsed=forwarded if collapsed else "")
         return True
 
-    async def _follow_stream(self, flight: Flight[Entry], stream: Stream) -> bool:
-        """Take the response while it is being produced, if its beginning tells that it is for this request, too.
+    def _suits(self, stream: Stream) -> bool:
+        """Whether the response may be for this request, as far as its beginning tells."""
+        exchange, begun = self._exchange, stream.preview
+        if begun is None or not self._is_for_this_request(begun):
+            return False
+        return exchange.use_of(Found(begun, "flight"), max(exchange.started, begun.born)) is Use.FRESH
+
+    def _may_follow(self, flight: Flight[Entry], stream: Stream) -> bool:
+        """Whether this request can take the response while it is being produced.
 
         What the handler will still say of it, such as a tag, is not known yet; so nothing may have been invalidated
-        since the flight began, if this request came later.
+        since the flight began, if this request came later. And dependencies come before any answer. Who has something
+        stale that may stand in for a response that breaks off waits for the whole.
         """
-        exchange, begun = self._exchange, stream.preview
-        if begun is None or not stream.joinable or exchange.route.runs_dependencies:
+        exchange, begun, found = self._exchange, stream.preview, self._asking.found
+        if found is not None and exchange.may_stand_in(found.entry):
             return False
-        if not self._is_for_this_request(begun):
+        if begun is None or not stream.joinable or exchange.route.runs_dependencies:
             return False
         if flight.number <= exchange.arrived and exchange.engine.invalidation.stamp() != begun.stamp:
             return False
-        if exchange.use_of(Found(begun, "flight"), max(exchange.started, begun.born)) is not Use.FRESH:
-            return False
-        await exchange.answer_from(stream, begun, collapsed=self._asking.forwarded())
-        return True
-
-    def _outcome(self, flight: Flight[Entry]) -> Entry | None:
-        try:
-            return flight.result()
-        except Exception:
-            if self._exchange.route.runs_dependencies:
-                return None  # what a dependency makes of the leader's request says nothing of this one
-            raise
+        return self._suits(stream)
 
     def _is_for_this_request(self, entry: Entry) -> bool:
         exchange = self._exchange
@@ -262,27 +290,37 @@ class Filling:
             finally:
                 response.close()
 
-        response.flight = engine.fills.lead(exchange.fill_key, work, owner=fill)
+        response.led_by(engine.fills.lead(exchange.fill_key, work, owner=fill))
         send = ConditionalSend.around(exchange.request.scope, exchange.send, engine.clock.time)
 
         async def relay(message: Message) -> None:
             exchange.show(scope)
             await send(message)
 
+        early = False
         try:
             with engine.waiting(fill):
-                soft = self._soft_seconds(fill)
-                if soft is not None and not await response.begins_within(soft) and await self._stand_in():
-                    response.flight.detached = True
-                    return response.leave()
-                await response.relay(relay)
-            if response.found is not None:
-                found = response.found
-                await exchange.answer(found.entry, found.tier, fresh=not found.stale, stale=found.stale)
+                early = await self._stands_in_early(response, fill)
+                if not early:
+                    await response.relay(relay)
+        except LateResponseError:
+            return await exchange.gateway_timeout("too-late")
         finally:
+            response.leave()
             exchange.show(scope)
-            if response.tee is not None and response.found is None:
+            if response.tee is not None and response.found is None and not early:
                 asking.learn(response.tee)
+        if response.found is not None and not early:
+            found = response.found
+            await exchange.answer(found.entry, found.tier, fresh=not found.stale, stale=found.stale)
+
+    async def _stands_in_early(self, response: ResponseFill, fill: Fill) -> bool:
+        """Answer with what may stand in for the response, where that does not begin soon enough."""
+        soft = self._soft_seconds(fill)
+        if soft is None or await response.begins_within(soft):
+            return False
+        response.flight.detached = True
+        return await self._stand_in()
 
     async def _once(self, here: Callable[[Lease], Awaitable[Found | None]]) -> Found | None:
         """What this worker makes, or another one; without a lease where nothing may come of it that could be shared."""
@@ -315,15 +353,15 @@ class Filling:
     def refresh(self) -> None:
         """Make what was found anew, behind the back of the client that is given it."""
         exchange, engine, asking = self._exchange, self._exchange.engine, self._asking
-        theirs, found = exchange.request.scope, asking.found
-        if theirs["method"] == "HEAD" or found is None or not engine.may_refresh(exchange.fill_key):
+        asked, found = exchange.request.scope, asking.found
+        if asked["method"] == "HEAD" or found is None or not engine.may_refresh(exchange.fill_key):
             return
         # Middleware above goes on using its own, and may yet put what it finds there into this client's answer.
-        own = {name: _copy_of(theirs[name]) for name in ("session", "state") if name in theirs}
-        request = exchange.request._replace(scope={**theirs, **own})
+        own = {name: _copy_of(asked[name]) for name in ("session", "state") if name in asked}
+        request = exchange.request._replace(scope={**asked, **own})
         scope = exchange.route.keys.withhold(request.scope, request.key)
         fill = engine.begin(exchange.fill_key)
-        response = ResponseFill(engine, fill, scope, exchange.receive, body=exchange.body)
+        response = ResponseFill(engine, fill, scope, exchange.receive, body=exchange.body, unattended=True)
         ended = "failed"
 
         async def here(lease: Lease) -> Found | None:
@@ -339,9 +377,11 @@ class Filling:
             return Found(tee.entry, _MADE)
 
         async def work(flight: Flight[Entry]) -> None:
-            response.flight = flight
-            place = exchange.route.place
-            renewal = await engine.renew(place, exchange.fill_key, found.entry.canonical, found.entry, here)
+            response.led_by(flight)
+            place, key = exchange.route.place, exchange.fill_key
+            renewal = await engine.renew(place, key, found.entry.canonical, found.entry, here)
+            if renewal == "found" and (theirs := place.bucket.held.get(key)) is not None:
+                self.anticipate(theirs)
             outcome = renewal if renewal in ("found", "elsewhere") else ended
             engine.signals.emit(Refreshed(exchange.route.name, outcome))
 
@@ -350,15 +390,16 @@ class Filling:
             engine.signals.emit(Refreshed(exchange.route.name, "dropped"))
 
     def anticipate(self, entry: Entry) -> None:
-        """Have `entry` made anew before it is asked for again, where the policy wants that."""
+        """Have `entry` made anew before it is asked for again, where the policy wants that.
+
+        The handler is given then what it is given now, which is what the key holds; but never the client's address.
+        """
         exchange = self._exchange
         if not exchange.route.policy.refresh_ahead:
             return
-        scope = {
-            **exchange.handler_scope(),
-            **{name: {} for name in ("session", "state") if name in exchange.request.scope},
-        }
-        request = exchange.request._replace(scope=scope)
+        scope: Scope = {**exchange.handler_scope(), "client": NOBODYS_ADDRESS}
+        own = {name: _copy_of(scope[name]) for name in ("session", "state") if name in scope}
+        request = exchange.request._replace(scope={**scope, **own})
         nobody = Exchange(exchange.engine, exchange.app, exchange.route, request, _gone, _nowhere, body=exchange.body)
         nobody.fill_key = exchange.fill_key
         again = Filling(nobody, Found(entry, "L1"))
@@ -399,6 +440,8 @@ class Filling:
             with exchange.engine.running(fill):
                 await app(scope, exchange.receive_again(), send)
             await asking.let_go(tee)
+        except LateResponseError:
+            await exchange.gateway_timeout("too-late")
         finally:
             tee.abandon()
             exchange.show(scope)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from starlette.types import Message
 
 from asgi_tiercache.engine.core import Found
@@ -11,7 +9,7 @@ from asgi_tiercache.http import cache_status
 from asgi_tiercache.http.validation import freshened, head_agrees, own_headers
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.tee import CACHE_STATUS, Tee
-from asgi_tiercache.types import Entry, Header
+from asgi_tiercache.types import Header
 
 _VALIDATORS = frozenset({b"etag", b"last-modified"})
 
@@ -51,29 +49,21 @@ class HeadExchange:
 
     async def _apply(self, headers: list[Header]) -> None:
         """Take over what the answer says, before the client has it."""
-        stored = self._found.entry
+        exchange, stored = self._exchange, self._found.entry
         if not self._is_stored():
             return
         if stored.status != 200 or not head_agrees(stored, headers):
-            return await self._make_stale(stored)
-        if self._exchange.route.policy.mode != "rfc9111" and not any(name in _VALIDATORS for name, _ in headers):
+            return await exchange.engine.make_stale(exchange.route.place, exchange.fill_key, stored)
+        if exchange.route.policy.mode != "rfc9111" and not any(name in _VALIDATORS for name, _ in headers):
             return
         self._tee.fill.inherit(stored.tags, self._tee.fill.stamp, fresh=True)
         updated = freshened(own_headers(stored), headers)
         await self._tee.see({"type": "http.response.start", "status": stored.status, "headers": updated})
         await self._tee.see({"type": "http.response.body", "body": stored.body})
         if self._tee.supersedes:
-            await self._exchange.engine.forget(self._exchange.fill_key)
+            await exchange.engine.forget(exchange.fill_key)
 
     def _is_stored(self) -> bool:
         """Whether what was found is what is stored: the answer says nothing of what a fill has made meanwhile."""
         held = self._exchange.route.bucket.held.get(self._exchange.fill_key)
         return held is self._found.entry or (held is None and self._found.tier != "L1")
-
-    async def _make_stale(self, stored: Entry) -> None:
-        exchange, engine = self._exchange, self._exchange.engine
-        age = max(0.0, engine.clock.time() - stored.created)
-        if not stored.retention:
-            return await engine.forget(exchange.fill_key)
-        stale = dataclasses.replace(stored, lifetime=min(stored.lifetime, age))
-        engine.keep(exchange.route.place, exchange.fill_key, stale)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_tiercache.engine.core import REFRESH_SECONDS, Engine, Found
 from asgi_tiercache.engine.fill import Fill
-from asgi_tiercache.middleware.stream import SHAREABLE, Stream
+from asgi_tiercache.middleware.stream import BEHIND_SECONDS, SHAREABLE, FellBehindError, Stream
 from asgi_tiercache.middleware.tee import Tee
 from asgi_tiercache.stampede import Flight
 from asgi_tiercache.tiers.loops import first
@@ -37,6 +37,7 @@ class ResponseFill:
         body: The request body, where it has been read to be keyed.
         alone_counts: Whether the app hears that the leader's client is gone as long as nobody else waits.
         finish: Whether it goes on when nobody waits for it any more.
+        unattended: There is no leader; nobody waits for it but who comes later.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class ResponseFill:
         body: bytes = b"",
         alone_counts: bool = False,
         finish: bool = True,
+        unattended: bool = False,
     ) -> None:
         self._engine = engine
         self._fill = fill
@@ -58,9 +60,11 @@ class ResponseFill:
         self._parcels: asyncio.Queue[_Parcel | None] = asyncio.Queue()
         self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._settled = asyncio.Event()
-        self._stream = Stream()
-        self._left = False
-        self._unattended = False
+        self._stream = Stream(self._end_if_deserted)
+        self._left = self._unattended = unattended
+        self._behind = False
+        self._previewed = False
+        self._complete = False
         self._cut = False
         self._alone_counts = alone_counts
         self._finish = finish
@@ -71,6 +75,12 @@ class ResponseFill:
         """What answers the leader in place of the app's response: another worker's, or what was stored before."""
         self.flight: Flight[Entry]
         """Set by whoever started it."""
+        self._patience: asyncio.TimerHandle | None = None
+
+    def led_by(self, flight: Flight[Entry]) -> None:
+        """`flight` runs it, and is told of those who take the messages themselves."""
+        self.flight = flight
+        flight.attended = lambda: not self._left or self._stream.followed
 
     # ---- the app's side, in the flight's task ----
 
@@ -81,6 +91,7 @@ class ResponseFill:
         try:
             await app(self._scope, self._receive, self._send)
         except Exception:
+            self._fill.failed = True
             if self._left and not self._cut:  # nobody is there to raise it to
                 logger.exception(
                     "a handler failed %s", "for nobody" if self._unattended else "after its client had left"
@@ -97,21 +108,22 @@ class ResponseFill:
         self._note_beginning()
         self._stream.end()
         self._parcels.put_nowait(None)
+        if self._patience is not None:
+            self._patience.cancel()
 
     async def run_unattended(self, app: ASGIApp, tee: Tee) -> bool:
         """Run the app for nobody, to renew what is stored; whether it came to an end that says something.
 
         An error of the server's does not: what is stored is then still the best there is.
         """
-        self._left = self._unattended = True
         try:
-            async with asyncio.timeout(REFRESH_SECONDS):
-                await self.run(app, tee)
+            await self._engine.limited(lambda: self.run(app, tee), REFRESH_SECONDS)
         except Exception:  # logged by `run`, but for the time limit's
             if not self._cut:
                 logger.warning("the stale response for %s could not be made anew", self._fill.key)
                 return False
         finally:
+            tee.abandon()  # where the app goes on though it was cancelled
             self.close()
         return tee.status < 500 or tee.entry is not None
 
@@ -124,7 +136,10 @@ class ResponseFill:
             await self._settled_or_deserted()
         else:
             await self._settled.wait()
-        if (self.tee is not None and self.tee.entry is not None) or self._left:
+        if self.tee is not None and self.tee.entry is not None:
+            return {"type": "http.disconnect"}
+        await self._stream.unfollowed()
+        if self._left:
             return {"type": "http.disconnect"}
         return await (self._listen() if self._listener is None else self._listener)
 
@@ -133,15 +148,20 @@ class ResponseFill:
         if self._listener is None:
             self._listener = asyncio.get_running_loop().create_task(self._listen())
         # Without waiting where nothing need be waited for: `request.is_disconnected()` only looks.
-        if self._settled.is_set() or (self._listener.done() and not self.flight.waiting):
+        if self._settled.is_set() or (self._listener.done() and not self._others):
             return
         settled = asyncio.ensure_future(self._settled.wait())
         try:
             await asyncio.wait({settled, self._listener}, return_when=asyncio.FIRST_COMPLETED)
-            if self.flight.waiting:
+            if self._others:
                 await settled
         finally:
             settled.cancel()
+
+    @property
+    def _others(self) -> bool:
+        """Whether anybody else is there for the response."""
+        return self.flight.waiting > 0 or self._stream.followed
 
     async def _listen(self) -> Message:
         """The message that the leader's client is gone."""
@@ -160,6 +180,7 @@ class ResponseFill:
             self.flight.land(tee.stand_in or tee.failure)
             self._settled.set()
         self._note_beginning()
+        self._complete = message["type"] != "http.response.start" and not message.get("more_body", False)
         await self._share(tee, message)
         await self._deliver(tee, message)
 
@@ -173,29 +194,44 @@ class ResponseFill:
             self._stream.give(message)
             if tee.refusal is not None:
                 await self._stream.keep_up(self._engine.clock)
-            elif message.get("more_body", False) and not self._stream.opened and (begun := tee.preview()):
-                self._stream.open(begun)
-                self.flight.open(self._stream)
+            elif message.get("more_body", False) and not self._previewed:
+                self._open(tee)
         else:
             self._stream.cut()
+
+    def _open(self, tee: Tee) -> None:
+        """Let others follow from here on, if the response as far as it is known may be theirs."""
+        self._previewed = True
+        begun = tee.preview()
+        if begun is not None:
+            self._stream.open(begun)
+            self.flight.open(self._stream)
 
     async def _deliver(self, tee: Tee, message: Message) -> None:
         if tee.refusal is None or tee.failing:
             if not self._left:
                 self._parcels.put_nowait((message, None))
             return
-        if self._unattended:
-            self._cut = message.get("more_body", False)
+        if self._left:
+            self._cut = message.get("more_body", False) and not self._stream.followed
             if self._cut:  # it might never end, and no client would slow it down
                 raise OSError("nobody is there for the rest of a response that may not be stored")
             return
-        if self._left and not self._stream.followed:
-            raise OSError("the client is gone, and the response may not be stored")
-        if self._left:
-            return
         sent = asyncio.get_running_loop().create_future()
         self._parcels.put_nowait((message, sent))
-        await sent
+        if self._stream.followed:
+            await self._deliver_beside_others(sent)
+        else:
+            await sent
+
+    async def _deliver_beside_others(self, sent: asyncio.Future[None]) -> None:
+        """Wait for the leader as for any follower; that its client is gone, or too slow, is not for the others."""
+        await first(sent, self._engine.clock, BEHIND_SECONDS)
+        self._behind = not sent.done()
+        if self._behind or (sent.exception() is not None and self._stream.followed):
+            self.leave()
+        else:
+            sent.result()
 
     # ---- the leader's side, in the request's task ----
 
@@ -206,22 +242,21 @@ class ResponseFill:
 
     async def relay(self, send: Send) -> None:
         """Hand on each message until there are no more; raises what the app raised."""
-        try:
-            while (parcel := await self._parcels.get()) is not None:
-                message, sent = parcel
-                try:
-                    await send(message)
-                except Exception as error:
-                    if sent is None:
-                        raise
-                    if not sent.done():
-                        sent.set_exception(error)  # the response is the leader's alone: so is the app's reaction
-                else:
-                    if sent is not None and not sent.done():
-                        sent.set_result(None)
-            await asyncio.shield(self.flight.task)
-        finally:
-            self.leave()
+        while (parcel := await self._parcels.get()) is not None:
+            message, sent = parcel
+            try:
+                await send(message)
+            except Exception as error:
+                if sent is None:
+                    raise
+                if not sent.done():
+                    sent.set_exception(error)  # the response is the leader's alone: so is the app's reaction
+            else:
+                if sent is not None and not sent.done():
+                    sent.set_result(None)
+            if self._behind:
+                raise FellBehindError("the rest of the response is not to be had")
+        await asyncio.shield(self.flight.task)
 
     def leave(self) -> None:
         """The leader is there no more."""
@@ -230,9 +265,28 @@ class ResponseFill:
             parcel = self._parcels.get_nowait()
             if parcel is not None and parcel[1] is not None and not parcel[1].done():
                 parcel[1].set_exception(OSError("the client is gone"))
-        if self.flight.task.done() or self._stream.followed:
+        self._end_if_deserted()
+
+    def _end_if_deserted(self) -> None:
+        """End the app where nobody is there for whom it goes on, nor anything to store for others."""
+        if not self._left or self._unattended or self._stream.followed:
+            return
+        if self._complete or self.flight.task.done():
             return
         if self.tee is not None and self.tee.refusal is not None and not self.tee.failing:
             self.flight.task.cancel()
         elif not self._finish:
             self.flight.abandon()
+        elif self._patience is None:
+            self._limit_its_time()
+
+    def _limit_its_time(self) -> None:
+        """End an app that never answers, a while after nobody waits for it any more. Real time."""
+
+        def over() -> None:
+            if self.flight.wanted:
+                self._limit_its_time()
+            elif not self.flight.landed:
+                self.flight.task.cancel()
+
+        self._patience = asyncio.get_running_loop().call_later(REFRESH_SECONDS, over)

@@ -38,9 +38,7 @@ class Responder(Exchange):
         self._others: Sequence[Entry] = ()
         self._part: Found | None = None
         flight = self._being_made()
-        found = None if flight is not None else await self._look_up()
-        if found is None and self.request.key.partial:
-            found = await self._look_up_part()
+        found = None if flight is not None else await self._find()
         if found is not None:
             use = self.use_of(found, self.engine.clock.monotonic())
             if use is not Use.VALIDATE:
@@ -65,6 +63,20 @@ class Responder(Exchange):
             return None
         return self.engine.joinable(self.fill_key)
 
+    async def _find(self) -> Found | None:
+        """What is stored that may answer. Of a whole and a part of it, the more recent (RFC 9111, section 4): a whole
+        that is fresh is that, as a part that contradicts it ends its freshness.
+        """
+        whole = await self._look_up()
+        if not self.request.key.partial or self.route.explicit:
+            return whole
+        if whole is not None and self.use_of(whole, self.engine.clock.monotonic()) is Use.FRESH:
+            return whole
+        part = await self._look_up_part()
+        if whole is None or (part is not None and part.entry.created > whole.entry.created):
+            return part
+        return whole
+
     async def _look_up(self) -> Found | None:
         """What is stored for this request, valid, and not kept from it by its credentials."""
         key = self.request.key
@@ -81,8 +93,6 @@ class Responder(Exchange):
 
     async def _look_up_part(self) -> Found | None:
         """A stored part that holds all that the request asks for (RFC 9111, section 3.3)."""
-        if self.route.explicit:
-            return None
         key = part_of(self.request.key)
         found = await self.engine.fetch(self.route.place, key.text, key.canonical)
         if found is None or not self.request.demands.may_see(found.entry):
@@ -100,7 +110,7 @@ class Responder(Exchange):
         if self.request.key.partial:
             if self.route.explicit:
                 return await self.pass_by("range")
-            return await filling.watch(partial=True, beside_part=self._part is not None)
+            return await filling.watch(partial=True, beside_part=found is None and self._part is not None)
         if await self.has_body():
             return await self.pass_by("body")
         await filling.follow_or_fill(flight)

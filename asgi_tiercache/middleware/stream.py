@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 
-from starlette.types import Message
+from starlette.types import Message, Send
 
 from asgi_tiercache.tiers.loops import first
 from asgi_tiercache.types import Clock, Entry
@@ -25,21 +25,25 @@ class Stream:
 
     While it may be stored nobody waits for a follower, since the tee bounds what piles up. After that the app waits for
     the slowest, and who is too slow loses the connection.
+
+    Args:
+        left: Called whenever a follower is there no more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, left: Callable[[], None] = lambda: None) -> None:
         self.preview: Entry | None = None
         """The response as far as its beginning tells, for followers to judge whether it is for them."""
-        self._messages: list[Message] = []
         self.joinable = True
         """Whether all messages so far are there."""
+        self._left = left
+        self._messages: list[Message] = []
         self._followers: set[_Follower] = set()
+        self._unfollowed = asyncio.Event()
+        self._unfollowed.set()
+        self._lagging: set[_Follower] = set()
+        """Of the followers, those for whom the app waits."""
+        self._caught_up: asyncio.Future[None] | None = None
         self._over = False
-
-    @property
-    def opened(self) -> bool:
-        """Whether there is anything to follow."""
-        return self.preview is not None
 
     def open(self, preview: Entry) -> None:
         """From now on it may be followed."""
@@ -50,6 +54,10 @@ class Stream:
         """Whether anybody still takes what is given."""
         return bool(self._followers)
 
+    async def unfollowed(self) -> None:
+        """Return once nobody takes what is given."""
+        await self._unfollowed.wait()
+
     def give(self, message: Message) -> None:
         """Here is the next message."""
         self._messages.append(message)
@@ -59,15 +67,16 @@ class Stream:
     async def keep_up(self, clock: Clock) -> None:
         """Return when every follower has taken all that was given, which is forgotten then.
 
-        Who takes too long is left behind.
+        Who takes too long is left behind; the seconds count for all of them together.
         """
         self.joinable = False
-        for follower in list(self._followers):
-            if follower.position < len(self._messages):
-                await first(follower.caught_up(), clock, BEHIND_SECONDS)
-                if follower.position < len(self._messages):
-                    self._followers.discard(follower)
-                    follower.cut()
+        self._lagging = {follower for follower in self._followers if follower.position < len(self._messages)}
+        if self._lagging:
+            self._caught_up = asyncio.get_running_loop().create_future()
+            await first(self._caught_up, clock, BEHIND_SECONDS)
+        for follower in tuple(self._lagging):
+            self._remove(follower)
+            follower.cut()
         for follower in self._followers:
             follower.position = 0
         self._messages.clear()
@@ -81,52 +90,61 @@ class Stream:
     def cut(self) -> None:
         """What is still to come is not for others."""
         self.joinable = False
-        for follower in self._followers:
+        for follower in tuple(self._followers):
+            self._remove(follower)
             follower.cut()
-        self._followers.clear()
 
-    async def messages(self) -> AsyncIterator[Message]:
-        """All messages, from the first one on.
+    async def relay(self, send: Send) -> None:
+        """Hand on all messages, from the first one on.
 
         Raises:
             FellBehindError: the rest is not to be had.
         """
         follower = _Follower()
         self._followers.add(follower)
+        self._unfollowed.clear()
         try:
-            while True:
-                if follower.lost:
-                    raise FellBehindError("the rest of the response is not to be had")
+            while not follower.lost:
                 if follower.position < len(self._messages):
                     message = self._messages[follower.position]
-                    yield message
-                    follower.took()
+                    await send(message)
                     if not message.get("more_body", message["type"] == "http.response.start"):
                         return
+                    follower.position += 1
                 elif self._over:
                     raise FellBehindError("the response has ended too early")
                 else:
+                    self._keeps_up(follower)
                     await follower.next()
+            raise FellBehindError("the rest of the response is not to be had")
         finally:
-            self._followers.discard(follower)
+            self._remove(follower)
+            self._left()
+
+    def _remove(self, follower: _Follower) -> None:
+        self._followers.discard(follower)
+        if not self._followers:
+            self._unfollowed.set()
+        self._keeps_up(follower)
+
+    def _keeps_up(self, follower: _Follower) -> None:
+        """The app need not wait for it: it has everything, or wants nothing any more."""
+        self._lagging.discard(follower)
+        if not self._lagging and self._caught_up is not None and not self._caught_up.done():
+            self._caught_up.set_result(None)
 
 
 class _Follower:
     def __init__(self) -> None:
         self.position = 0
+        """How many of the messages that are there it has taken."""
         self.lost = False
         self._turn: asyncio.Future[None] | None = None
-        self._caught_up: asyncio.Future[None] | None = None
 
     async def next(self) -> None:
         """Return when there is something new."""
-        if self._caught_up is not None and not self._caught_up.done():
-            self._caught_up.set_result(None)
         self._turn = asyncio.get_running_loop().create_future()
         await self._turn
-
-    def took(self) -> None:
-        self.position += 1
 
     def wake(self) -> None:
         if self._turn is not None and not self._turn.done():
@@ -135,8 +153,3 @@ class _Follower:
     def cut(self) -> None:
         self.lost = True
         self.wake()
-
-    def caught_up(self) -> asyncio.Future[None]:
-        """Done when it has taken everything."""
-        self._caught_up = asyncio.get_running_loop().create_future()
-        return self._caught_up

@@ -14,6 +14,7 @@ from asgi_tiercache.http.etag import generated_etag
 from asgi_tiercache.http.fields import storable_headers, values, with_downstream
 from asgi_tiercache.http.ranges import PARTIAL_CONTENT, completed, parse_content_range
 from asgi_tiercache.http.storing import Refuse, Store, judge_response
+from asgi_tiercache.http.validation import is_part_of
 from asgi_tiercache.keys.request import RequestKey
 from asgi_tiercache.middleware.request import Request, part_of
 from asgi_tiercache.middleware.route import Route
@@ -24,6 +25,7 @@ from asgi_tiercache.types import Entry, Flag
 CACHE_STATUS = b"cache-status"
 STREAM_SECONDS = 30.0
 """How long a response may take from its start to its end and still be waited for by others."""
+_MOST_DIGITS = 18
 _DESCRIBING = frozenset(
     {b"cache-control", b"date", b"etag", b"expires", b"last-modified", b"link", b"location", b"vary"}
 )
@@ -80,6 +82,7 @@ class Tee:
         self._validation = validation
         self._partial = partial
         self._lease = lease
+        self._contradicted: Entry | None = None
         self.fill = fill
         self.refusal: str | None = None
         self.entry: Entry | None = None
@@ -102,6 +105,9 @@ class Tee:
                 await self._file(message["path"])
             else:
                 self.refuse(kind.removeprefix("http.response."))
+            if self._contradicted is not None:
+                whole, self._contradicted = self._contradicted, None
+                await self._engine.make_stale(self._route.place, self.fill.key, whole)
         elif self.failing:
             self._fail(message)
         return message
@@ -158,6 +164,7 @@ class Tee:
         verdict = self._judge()
         if isinstance(verdict, str):
             self.refuse(verdict)
+            self.fill.failed = self.status >= 500
             self.failing = self._is_for_all(verdict) and not message.get("trailers", False)
         elif message.get("trailers", False):
             self.refuse("trailers")
@@ -182,7 +189,7 @@ class Tee:
             return
         self._chunks.append(bytes(message.get("body", b"")))
         if not message.get("more_body", False):
-            self.failing, self.fill.failed = False, True
+            self.failing = False
             self.failure = self._made(Store(lifetime=0.0, age=0.0, shared=False, vary=()))
             self.failure.born = self._engine.clock.monotonic()
 
@@ -245,12 +252,12 @@ class Tee:
         return bool(getattr(session, "modified", False) or (session and not self._had_session))
 
     def _check_length(self) -> None:
-        declared = values(self._headers, b"content-length")
+        declared = set(values(self._headers, b"content-length"))
         if declared:
-            try:
-                self._declared = int(declared[0])
-            except ValueError:
+            length = declared.pop()
+            if declared or not length.isdigit() or len(length) > _MOST_DIGITS:  # `int` would take signs, too
                 return self.refuse("content-length")
+            self._declared = int(length)
         if (self._declared or 0) > self._route.policy.max_body:
             self.refuse("too-large")
         if any(value.startswith(b"text/event-stream") for value in values(self._headers, b"content-type")):
@@ -274,6 +281,8 @@ class Tee:
 
     def _body(self, chunk: bytes, *, more: bool) -> None:
         self._size += len(chunk)
+        if self.fill.refused:
+            return self.refuse("no-store")  # at once: others may be receiving it
         if more and self._engine.clock.monotonic() - self._started > STREAM_SECONDS:
             return self.refuse("too-slow")
         if self._size > self._route.policy.max_body:
@@ -307,7 +316,11 @@ class Tee:
         self.entry = entry
 
     def _completed(self, part: Entry) -> RequestKey:
-        """Where a part is stored: as the whole, if it is all of it, else beside it."""
+        """Where a part is stored: as the whole, if it is all of it, else beside it.
+
+        An older whole of another version would still be fresh, but what is more recent is to be used (RFC 9111,
+        section 4).
+        """
         whole = completed(part.headers, self._size)
         # What answers a request with `If-Range` may lack fields that the whole would have (RFC 9110, section 15.3.7).
         if whole is not None and not values(self._request.scope["headers"], b"if-range"):
@@ -315,6 +328,9 @@ class Tee:
             return self._request.key
         key = part_of(self._request.key)
         part.canonical = key.canonical
+        whole = self._route.bucket.held.get(self.fill.key)
+        if whole is not None and whole.created < part.created and not is_part_of(part.headers, whole):
+            self._contradicted = whole
         return key
 
     def preview(self) -> Entry | None:

@@ -20,7 +20,7 @@ MAX_OTHERS = 8
 """Stored responses of other variants that a handler is asked about at the most."""
 _BY_MIDDLEWARE = frozenset({"accept-encoding", "origin"})
 _REMEMBERED = 4_096
-_REMEMBERED_BYTES = 512
+_REMEMBERED_BYTES = 1_024
 
 
 class VariantKey(NamedTuple):
@@ -55,9 +55,10 @@ class Variants:
         chosen = self._remembered.get(sent)
         if chosen is None:
             chosen = self._made(key, vary, scope)
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            if sum(len(value) for _, value in lines) <= _REMEMBERED_BYTES:
+            # Not what is long: clients must not be able to fill memory with URLs, or with lines without a value.
+            if len(key.canonical) + sum(len(name) + len(value) for name, value in lines) <= _REMEMBERED_BYTES:
+                if len(self._remembered) >= _REMEMBERED:
+                    self._remembered.clear()
                 self._remembered[sent] = chosen
         return chosen
 

@@ -410,6 +410,13 @@ def test_a_request_larger_than_the_memory_is_not_remembered() -> None:
     assert repr(keys) == "<RequestKeys, 0 remembered>"
 
 
+def test_lines_without_a_value_count_towards_what_is_remembered() -> None:
+    keys = RequestKeys(PLAIN)
+    for number in range(100):
+        keys.of(http_scope(query=b"%d" % number, headers=[(b"if-none-match", b"")] * 1_000))
+    assert repr(keys) != "<RequestKeys, 100 remembered>"
+
+
 def test_a_server_address_in_a_list_is_understood() -> None:
     one, other = (http_scope(host=None, server=kind(["testserver", 80])) for kind in (list, tuple))
     assert key_of(one) == key_of(other)

@@ -326,8 +326,14 @@ class World:
         ]
         assert permitting, f"nothing permits it; {described}"
         if at_once and not question.part:
-            latest = max((s.number for s in self.statements if s.stored and self._answers(s, question)), default=0)
-            assert permitting[-1].number >= latest, f"there is a later one; {described}"
+            chosen = permitting[-1]
+            latest = max((s.number for s in self.statements if self._goes_before(s, chosen, question)), default=0)
+            assert chosen.number >= latest, f"there is a later one; {described}"
+
+    def _goes_before(self, statement: Statement, chosen: Statement, question: Question) -> bool:
+        """Whether it would be chosen if it is later. What varies stays before what does not (RFC 9111, section 4.1)."""
+        comparable = chosen.language is None or statement.language is not None
+        return statement.stored and comparable and self._answers(statement, question)
 
     def _check_form(self, question: Question, reply: Reply, name: str, described: str) -> None:
         url, language, _ = name.split(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -231,6 +232,40 @@ def test_all_who_wait_for_a_fill_that_fails_are_given_the_stale_response(fails: 
         assert {reply.cache_status for reply in replies[1:]} == {
             "tiercache; fwd=stale; ttl=-1; collapsed; detail=flight-stale"
         }
+
+    run(test())
+
+
+@pytest.mark.parametrize(("cache_control", "stands_in"), [("max-age=10", True), ("max-age=10, must-revalidate", False)])
+def test_who_waits_for_a_response_that_breaks_off_is_given_the_stale_one(cache_control: str, stands_in: bool) -> None:
+    async def test() -> None:
+        cache, clock = alone()
+        broken = asyncio.Event()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"begun"
+            if handler.calls > 1:
+                await broken.wait()
+                raise RuntimeError("down")
+
+        lines = {"cache-control": cache_control, "etag": '"1"'}
+        handler = Handler(lambda _: StreamingResponse(chunks(), headers=lines))
+        app = app_of(handler, HTTP, cache=cache)
+        await ask(app)
+        clock.tick(11)
+        leader = Exchange(app)
+        await leader.until(2)
+        waiting = Exchange(app)
+        await turns()
+        broken.set()
+        with pytest.raises(RuntimeError):
+            await leader.reply()
+        if stands_in:
+            assert (await waiting.reply()).body == b"begun"
+            assert (await waiting.reply()).cache_status.endswith("ttl=-1; collapsed; detail=flight-stale")
+        else:
+            with pytest.raises(RuntimeError):
+                await waiting.reply()
 
     run(test())
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-from asgi_tiercache import Policy, TierCache
+from asgi_tiercache import Policy, Region, TierCache
 from asgi_tiercache.testing import assert_hit, assert_miss
 from tests.middleware.apps import Handler, app_of, client_of
 from tests.middleware.asgi import Exchange, ask, http_scope, run, turns
@@ -122,6 +124,34 @@ def test_one_variant_too_many_does_not_claim_to_be_stored() -> None:
     for number in range(33):
         response = client.get("/", headers={"accept-language": f"x-{number}"})
     assert_miss(response, stored=False)
+
+
+@pytest.mark.parametrize(
+    ("query", "lines"), [(b"x" * 20_000, 1), (b"", 2_000)], ids=["long URLs", "many lines without a value"]
+)
+def test_clients_cannot_fill_memory_with_what_chooses_variants(query: bytes, lines: int) -> None:
+    policy = Policy.http(ttl=60, region=Region(name="small", max_bytes=100_000))
+    handler = _by("x-a")
+    app = app_of(handler, policy)
+    headers = [(b"x-a", b"")] * lines
+
+    async def ask_for(numbers: range) -> None:
+        for number in numbers:
+            await ask(app, query=b"%d&%b" % (number, query), headers=headers)
+            handler.requests.clear()
+
+    async def test() -> None:
+        await ask_for(range(20))
+        tracemalloc.start()
+        try:
+            await ask_for(range(20, 320))
+            gc.collect()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 4_000_000  # most of it what `RequestKeys` remembers
+
+    run(test())
 
 
 def test_variants_made_anew_do_not_count_twice() -> None:

@@ -242,6 +242,7 @@ ROWS = table(
         "MUST",
         "use the response of the latest Date where several match",
         "http.wire.test_vary::test_of_several_responses_that_match_the_one_of_the_latest_date_answers",
+        "http.wire.test_partial_content::test_of_a_part_and_a_whole_the_more_recent_answers",
     ),
     other("4", "MUST", "a cache without a clock validates each use", "vacuous: there is always a clock"),
     shown(

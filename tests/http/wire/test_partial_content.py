@@ -155,6 +155,60 @@ async def test_a_part_does_not_take_the_place_of_the_whole(w: World) -> None:
     assert reply.body in (b"0123456789", b"abcdefghij")
 
 
+@over_sockets
+async def test_of_a_part_and_a_whole_the_more_recent_answers(w: World) -> None:
+    w.origin.script(Answer(FRESH, TAG, body=b"0123456789"))
+    await w.get()
+    w.clock.tick(1)
+    w.origin.script(_part('ETag: "b"', body=b"cdef"), Answer(FRESH, 'ETag: "b"', body=b"abcdefghij"))
+    await w.get("Range: bytes=2-5", "Cache-Control: no-cache")
+    reply = await w.get("Range: bytes=3-4")
+    assert (reply.hit, reply.body) == (True, b"de")
+    assert (await w.get()).body == b"abcdefghij"
+    assert (await w.get("Range: bytes=3-6")).body == b"defg"
+
+
+@over_sockets
+async def test_a_part_that_is_older_than_the_whole_does_not_answer(w: World) -> None:
+    w.origin.script(_part(TAG), Answer("Cache-Control: max-age=10", 'ETag: "b"', body=b"abcdefghij"))
+    await w.get("Range: bytes=2-5")
+    w.clock.tick(1)
+    await w.get()
+    w.clock.tick(20)
+    w.origin.script(_part('ETag: "c"', body=b"CDEF"))
+    assert (await w.get("Range: bytes=2-5")).body == b"CDEF"
+
+
+@over_sockets
+async def test_a_part_answers_where_the_whole_is_stale(w: World) -> None:
+    w.origin.script(Answer("Cache-Control: max-age=10", TAG, body=b"0123456789"), _part(TAG))
+    await w.get()
+    w.clock.tick(20)
+    await w.get("Range: bytes=2-5")
+    reply = await w.get("Range: bytes=2-5")
+    assert (reply.hit, reply.body) == (True, b"2345")
+
+
+@over_sockets
+async def test_a_whole_stays_fresh_beside_a_part_of_it(w: World) -> None:
+    w.origin.script(Answer(FRESH, TAG, body=b"0123456789"))
+    await w.get()
+    w.clock.tick(1)
+    w.origin.script(_part(TAG))
+    await w.get("Range: bytes=2-5", "Cache-Control: no-cache")
+    assert (await w.get()).hit
+
+
+@over_sockets
+async def test_a_whole_that_cannot_be_validated_goes_with_a_newer_part_of_another_version(w: World) -> None:
+    w.origin.script(Answer("Cache-Control: max-age=60, must-revalidate", body=b"0123456789"))
+    await w.get()
+    w.clock.tick(1)
+    w.origin.script(_part(TAG, body=b"cdef"), Answer(FRESH, body=b"abcdefghij"))
+    await w.get("Range: bytes=2-5", "Cache-Control: no-cache")
+    assert (await w.get()).body == b"abcdefghij"
+
+
 # ---- lengths ----
 
 
@@ -166,10 +220,17 @@ async def test_a_length_of_many_digits_is_no_error(w: World) -> None:
     assert w.origin.asked == 2
 
 
-@pytest.mark.parametrize("length", [b"9" * 5_000, b"5, 5", b"5, 6", b"-5", b"5.0", b"0x5", b"", b"five", b"\xb2"])
-def test_a_length_that_is_no_number_of_bytes_is_not_stored(length: bytes) -> None:
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [length]
+        for length in (b"9" * 5_000, b"5, 5", b"5, 6", b"-5", b"+5", b"0_5", b"5.0", b"0x5", b"", b"five", b"\xb2")
+    ]
+    + [[b"5", b"6"], [b"5", b""]],
+)
+def test_a_length_that_is_no_number_of_bytes_is_not_stored(lengths: list[bytes]) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(b"cache-control", b"max-age=60"), (b"content-length", length)]
+        headers = [(b"cache-control", b"max-age=60"), *((b"content-length", length) for length in lengths)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"short"})
 
