@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from asgi_tiercache.engine.core import Found
 from asgi_tiercache.http.reuse import Use
@@ -58,13 +58,16 @@ class Responder(Exchange):
             return None
         return self.engine.joinable(self.fill_key)
 
-    async def _find(self) -> Found | None:
-        """What is stored that may answer. Of a whole and a part of it, the more recent (RFC 9111, section 4): a whole
-        that is fresh is that, as a part that contradicts it ends its freshness.
+    def _find(self) -> Awaitable[Found | None]:
+        """What is stored that may answer."""
+        in_part = self.request.key.partial and not self.route.explicit
+        return self._look_up_whole_or_part() if in_part else self._look_up()
+
+    async def _look_up_whole_or_part(self) -> Found | None:
+        """Of a whole and a part of it, the more recent (RFC 9111, section 4): a whole that is fresh is that, as a part
+        that contradicts it ends its freshness.
         """
         whole = await self._look_up()
-        if not self.request.key.partial or self.route.explicit:
-            return whole
         if whole is not None and self.use_of(whole, self.engine.clock.monotonic()) is Use.FRESH:
             return whole
         part = await self._look_up_part()
