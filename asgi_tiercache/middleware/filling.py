@@ -244,10 +244,10 @@ class Filling:
 
         What the handler will still say of it, such as a tag, is not known yet; so nothing may have been invalidated
         since the flight began, if this request came later. And dependencies come before any answer. Who has something
-        stale that may stand in for a response that breaks off waits for the whole.
+        stale that may stand in for a response that breaks off waits for the whole, unless time counts more.
         """
         exchange, begun, found = self._exchange, stream.preview, self._asking.found
-        if found is not None and exchange.may_stand_in(found.entry):
+        if found is not None and exchange.route.policy.soft_timeout is None and exchange.may_stand_in(found.entry):
             return False
         if begun is None or not stream.joinable or exchange.route.runs_dependencies:
             return False
