@@ -241,10 +241,13 @@ class Filling:
         """Whether this request can take the response while it is being produced.
 
         What the handler will still say of it, such as a tag, is not known yet; so nothing may have been invalidated
-        since the flight began, if this request came later. And dependencies come before any answer.
+        since the flight began, if this request came later, and no other fill may be made of it. Dependencies come
+        before any answer.
         """
         exchange, begun = self._exchange, stream.preview
         if begun is None or not stream.joinable or exchange.route.runs_dependencies:
+            return False
+        if exchange.engine.variable.get() is not None:
             return False
         old = flight.number <= exchange.arrived
         if old and (exchange.route.policy.verify or exchange.engine.invalidation.stamp() != begun.stamp):
