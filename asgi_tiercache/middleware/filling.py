@@ -320,8 +320,8 @@ class Filling:
         finally:
             response.leave()
             exchange.show(scope)
-            if response.tee is not None and response.found is None and not response.came_too_late:
-                self._asking.learn(response.tee)
+            if response.tee is not None and response.found is None:
+                self._asking.learn(response.tee, late=response.came_too_late)
         found = response.found
         if found is not None:
             await exchange.answer(found.entry, found.tier, fresh=not found.stale, stale=found.stale)
@@ -462,8 +462,7 @@ class Filling:
         finally:
             tee.abandon()
             exchange.show(scope)
-            if not late:
-                asking.learn(tee)
+            asking.learn(tee, late=late)
 
 
 def has_failed(flight: Flight[Entry]) -> bool:
