@@ -114,10 +114,12 @@ class Asking:
                 keys.add(key.text)
             await self._exchange.engine.forget(*keys)
 
-    def learn(self, tee: Tee) -> None:
-        """Note what the response was like."""
+    def learn(self, tee: Tee, *, late: bool = False) -> None:
+        """Note what the response was like; `late`: the client was given something else, which is reported already."""
         exchange = self._exchange
         exchange.engine.inherit(tee.tags(), tee.fill.stamp, fresh=False)
+        if late:
+            return
         exchange.route.count()
         if tee.entry is not None:
             exchange.route.saw_storable()

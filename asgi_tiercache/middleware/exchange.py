@@ -170,7 +170,6 @@ class Exchange:
         """Answer with a response while it is being produced; `collapsed` as for `answer`."""
         engine, begun = self.engine, stream.preview
         assert begun is not None, "what nobody may follow"
-        engine.inherit(begun.tags, begun.stamp, fresh=False)
         told = "flight" if self.trust is Trust.VERIFIED else "flight-unverified"
         headers = render(begun, max(0, int(engine.clock.monotonic() - begun.born)), told, collapsed=collapsed)
         send = ConditionalSend.around(self.request.scope, self.send, engine.clock.time)

@@ -243,13 +243,20 @@ class Filling:
         """Whether this request can take the response while it is being produced.
 
         What the handler will still say of it, such as a tag, is not known yet; so nothing may have been invalidated
+<<<<<<< HEAD
         since the flight began, if this request came later. And dependencies come before any answer. Who has something
         stale that may stand in for a response that breaks off waits for the whole, unless time counts more.
+=======
+        since the flight began, if this request came later, and no other fill may be made of it. Dependencies come
+        before any answer.
+>>>>>>> rtest
         """
         exchange, begun, found = self._exchange, stream.preview, self._asking.found
         if found is not None and exchange.route.policy.soft_timeout is None and exchange.may_stand_in(found.entry):
             return False
         if begun is None or not stream.joinable or exchange.route.runs_dependencies:
+            return False
+        if exchange.engine.variable.get() is not None:
             return False
         old = flight.number <= exchange.arrived
         if old and (exchange.route.policy.verify or exchange.engine.invalidation.stamp() != begun.stamp):
@@ -322,8 +329,8 @@ class Filling:
         finally:
             response.leave()
             exchange.show(scope)
-            if response.tee is not None and response.found is None and not response.came_too_late:
-                self._asking.learn(response.tee)
+            if response.tee is not None and response.found is None:
+                self._asking.learn(response.tee, late=response.came_too_late)
         found = response.found
         if found is not None:
             await exchange.answer(found.entry, found.tier, fresh=not found.stale, stale=found.stale)
@@ -464,8 +471,7 @@ class Filling:
         finally:
             tee.abandon()
             exchange.show(scope)
-            if not late:
-                asking.learn(tee)
+            asking.learn(tee, late=late)
 
 
 def has_failed(flight: Flight[Entry]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from fastapi import Depends, FastAPI
 from starlette.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from asgi_tiercache import Policy, TierCache, TierCacheMiddleware
 from asgi_tiercache.middleware.stream import BEHIND_SECONDS, FellBehindError
@@ -660,40 +660,65 @@ def test_what_is_renewed_in_the_background_can_be_followed_also_when_it_outgrows
     run(test())
 
 
-def test_a_follower_of_a_stream_hands_its_stamp_to_the_fill_that_it_is_part_of() -> None:
-    """What the outer fill makes of it is not good any longer than what it was made of (rule I2)."""
+def test_what_is_made_of_a_response_that_is_being_produced_has_the_tags_that_come_later() -> None:
+    """So a request from inside another fill waits for the end (rule I2)."""
 
     async def test() -> None:
-        fleet = Fleet()
-        cache = fleet.worker()
-        await cache.start()
-        producer = Producer()
+        cache, _ = _cache()
+        go_on, texts = asyncio.Event(), list[bytes]()
 
-        async def inner(scope: Scope, receive: Receive, send: Send) -> None:
-            await producer(scope, receive, send)
+        async def producing(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"one ", "more_body": True})
+            await go_on.wait()
+            cache.current.tag("late")
+            await send({"type": "http.response.body", "body": b"two"})
 
-        app = ours(inner, POLICY, cache)
-        made: list[Message] = []
+        app = ours(producing, POLICY, cache)
 
         @cache.cached("outer", ttl=60)
         async def outer() -> int:
-            made.extend((await Exchange(app).reply()).messages)
-            return len(made)
+            texts.append((await Exchange(app).reply()).body)
+            return len(texts)
 
-        Exchange(app)
-        production = await producer.called()
-        await production.start()
-        task = asyncio.create_task(outer())
+        leader = Exchange(app)
+        await leader.until(2)
+        waiting = asyncio.create_task(outer())
         await turns()
-        await production.last(b"two")
-        first = await task
-        assert await outer() == first
-        await cache.invalidate("t")
-        again = asyncio.create_task(outer())
-        production = await producer.called(2)
-        await production.start(content=None)
-        await production.last(b"new")
-        assert await again > first
-        await cache.aclose()
+        go_on.set()
+        assert [await waiting, await outer()] == [1, 1]
+        await cache.invalidate("late")
+        assert await outer() == 2
+        assert texts == [b"one two"] * 2
+
+    run(test())
+
+
+def test_a_handler_that_needs_what_waits_for_the_rest_of_its_own_response_does_not_wait_for_that() -> None:
+    """Each would wait for the other; so the handler has it computed once more."""
+
+    async def test() -> None:
+        cache, _ = _cache()
+        go_on, depth = asyncio.Event(), list[int]()
+
+        @cache.cached("outer", ttl=60)
+        async def outer() -> int:
+            depth.append(1)
+            return 0 if len(depth) > 1 else len((await Exchange(app).reply()).body)
+
+        async def producing(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"one ", "more_body": True})
+            await go_on.wait()
+            await send({"type": "http.response.body", "body": b"%d" % await outer()})
+
+        app = ours(producing, POLICY, cache)
+        leader = Exchange(app)
+        await leader.until(2)
+        waiting = asyncio.create_task(outer())
+        await turns()
+        go_on.set()
+        assert (await leader.reply()).body == b"one 0"
+        assert await waiting == len(b"one 0")
 
     run(test())

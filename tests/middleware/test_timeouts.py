@@ -502,3 +502,28 @@ def test_wherever_the_wall_clock_jumps_to_what_is_under_way_comes_to_its_end() -
             assert service.clock.sleeping == 0
 
     run(test())
+
+
+def test_what_is_made_of_a_504_has_the_tags_of_what_was_too_late() -> None:
+    async def test() -> None:
+        service = Service(Policy(ttl=60, tags=["t"], hard_timeout=5))
+        statuses: list[int] = []
+
+        @service.cache.cached("outer", ttl=60)
+        async def outer() -> int:
+            statuses.append((await Exchange(service.app).reply()).status)
+            return len(statuses)
+
+        waiting = asyncio.create_task(outer())
+        await service.producer.called()
+        await service.sleeping(1)
+        service.clock.tick(5)
+        assert [await waiting, await outer()] == [1, 1]
+        await service.cache.invalidate("t")
+        waiting = asyncio.create_task(outer())
+        production = await service.producer.called(2)
+        await production.start(content=None)
+        await production.last()
+        assert [await waiting, statuses] == [2, [504, 200]]
+
+    run(test())
