@@ -243,13 +243,9 @@ class Filling:
         """Whether this request can take the response while it is being produced.
 
         What the handler will still say of it, such as a tag, is not known yet; so nothing may have been invalidated
-<<<<<<< HEAD
-        since the flight began, if this request came later. And dependencies come before any answer. Who has something
-        stale that may stand in for a response that breaks off waits for the whole, unless time counts more.
-=======
         since the flight began, if this request came later, and no other fill may be made of it. Dependencies come
-        before any answer.
->>>>>>> rtest
+        before any answer. Who has something stale that may stand in for a response that breaks off waits for the whole,
+        unless time counts more.
         """
         exchange, begun, found = self._exchange, stream.preview, self._asking.found
         if found is not None and exchange.route.policy.soft_timeout is None and exchange.may_stand_in(found.entry):
