@@ -249,25 +249,34 @@ class ResponseFill:
             message, sent = parcel
             try:
                 await send(message)
+            except asyncio.CancelledError:
+                self._tell(sent)  # `leave` says what becomes of the app
+                raise
             except Exception as error:
                 if sent is None:
                     raise
-                if not sent.done():
-                    sent.set_exception(error)  # the response is the leader's alone: so is the app's reaction
+                self._tell(sent, error)  # the response is the leader's alone: so is the app's reaction
             else:
-                if sent is not None and not sent.done():
-                    sent.set_result(None)
+                self._tell(sent)
             if self._behind:
                 raise FellBehindError("the rest of the response is not to be had")
         await asyncio.shield(self.flight.task)
+
+    def _tell(self, sent: asyncio.Future[None] | None, error: Exception | None = None) -> None:
+        """What has become of a message; unless the app has not waited to hear it."""
+        if sent is None or sent.done() or self._behind:
+            return
+        if error is None:
+            sent.set_result(None)
+        else:
+            sent.set_exception(error)
 
     def leave(self) -> None:
         """The leader is there no more."""
         self._left = True
         while not self._parcels.empty():
-            parcel = self._parcels.get_nowait()
-            if parcel is not None and parcel[1] is not None and not parcel[1].done():
-                parcel[1].set_exception(OSError("the client is gone"))
+            if (parcel := self._parcels.get_nowait()) is not None:
+                self._tell(parcel[1], OSError("the client is gone"))
         self._end_if_deserted()
 
     def _end_if_deserted(self) -> None:

@@ -419,6 +419,47 @@ def test_an_app_that_waits_for_the_leader_to_leave_does_not_hear_of_it_while_oth
     run(test())
 
 
+def test_a_leader_that_leaves_while_it_is_being_sent_to_holds_up_nobody() -> None:
+    async def test() -> None:
+        producer, (cache, clock) = Producer(), _cache()
+        app = ours(producer, SMALL, cache)
+        leader = Slow(app)
+        production = await producer.called()
+        await production.start()
+        leader.take(2)
+        follower = Exchange(app)
+        await follower.until(2)
+        large = asyncio.ensure_future(production.part(b"x" * 20))
+        await follower.until(3)
+        await turns()
+        leader.task.cancel()
+        await large
+        await production.last(b"end")
+        assert (await follower.reply()).body == b"one " + b"x" * 20 + b"end"
+        await turns()
+        assert clock.sleeping == 0
+
+    run(test())
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_leader_that_leaves_while_it_is_being_sent_what_is_its_alone_leaves_no_app_behind(last: bool) -> None:
+    async def test() -> None:
+        producer, (cache, _) = Producer(), _cache()
+        leader = Slow(ours(producer, POLICY, cache))
+        leader.take(1)
+        production = await producer.called()
+        await production.start((b"cache-control", b"no-store"), content=None)
+        production.order({"type": "http.response.body", "body": b"text", "more_body": not last})
+        if last:
+            production.order(None)
+        await turns()
+        leader.task.cancel()
+        await until(lambda: production.over and is_idle(cache))
+
+    run(test())
+
+
 # ---- who may follow ----
 
 

@@ -230,6 +230,7 @@ def test_where_something_older_is_stored(
             await ticks(3)
             clock.tick(0.5)
         left = leavers.result()
+        await asyncio.gather(*(client.task for client in clients), return_exceptions=True)
         for client in set(clients) - left:
             if client.task.exception() is None:
                 reply = Reply(client.messages)
