@@ -102,6 +102,25 @@ class Asking:
         fresh = not found.stale and exchange.engine.clock.monotonic() < found.entry.born + found.entry.lifetime
         return "request" if fresh else "stale"
 
+    def soft_seconds(self, owner: object) -> float | None:
+        """Seconds for which this request still waits before it takes what is stale; None: it has nothing to take."""
+        exchange, found = self._exchange, self.found
+        soft = exchange.route.policy.soft_timeout
+        if soft is None or found is None or not isinstance(owner, Fill) or exchange.route.runs_dependencies:
+            return None
+        if not exchange.may_stand_in(found.entry):
+            return None
+        return max(0.0, owner.begun + soft - exchange.engine.clock.monotonic())
+
+    async def stand_in(self, *, collapsed: bool = False) -> bool:
+        """Answer with what was found, if it may stand in for a response that fails or takes too long."""
+        exchange, found, forwarded = self._exchange, self.found, self.forwarded()
+        if found is None or not exchange.may_stand_in(found.entry):
+            return False
+        stale, tier = forwarded == "stale", "flight" if collapsed else found.tier
+        await exchange.answer(found.entry, tier, fresh=False, stale=stale, collapsed=forwarded if collapsed else "")
+        return True
+
     async def let_go(self, tee: Tee) -> None:
         """Drop what was found, where the handler had a full answer to give that may not take its place.
 

@@ -8,9 +8,11 @@ from asgi_tiercache.engine.core import Found
 from asgi_tiercache.http.reuse import Use
 from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.middleware.answer import covers
+from asgi_tiercache.middleware.asking import Asking
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.filling import Filling
 from asgi_tiercache.middleware.head import HeadExchange
+from asgi_tiercache.middleware.renewing import Renewing
 from asgi_tiercache.middleware.request import NO_DEMANDS, part_of
 from asgi_tiercache.stampede import Flight
 from asgi_tiercache.types import MARKER, Entry
@@ -43,10 +45,10 @@ class Responder(Exchange):
             use = self.use_of(found, self.engine.clock.monotonic())
             if use is not Use.VALIDATE:
                 if use is Use.WHILE_REVALIDATED or (found.early(self.started) and self.may_refresh):
-                    Filling(self, found).refresh()
+                    Renewing(self, Asking(self, found)).refresh()
                 await self.answer(found.entry, found.tier, fresh=not found.stale, stale=use is not Use.FRESH)
                 if self.route.looks_ahead and found.tier != "L1":
-                    Filling(self, found).anticipate(found.entry)
+                    Renewing(self, Asking(self, found)).anticipate(found.entry)
                 return
         if self.request.demands.directives.only_if_cached:
             return await self.gateway_timeout("only-if-cached")

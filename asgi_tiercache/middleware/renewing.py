@@ -1,0 +1,107 @@
+"""Responses made anew behind everybody's back: what is stale, and what soon will be."""
+
+from __future__ import annotations
+
+import copy
+
+from starlette.types import Message, Scope
+
+from asgi_tiercache.engine.core import Found
+from asgi_tiercache.keys.withhold import NOBODYS_ADDRESS
+from asgi_tiercache.middleware.asking import Asking
+from asgi_tiercache.middleware.exchange import Exchange
+from asgi_tiercache.middleware.relay import ResponseFill
+from asgi_tiercache.signals import Refreshed
+from asgi_tiercache.stampede import Flight
+from asgi_tiercache.tiers.leases import Lease
+from asgi_tiercache.types import Entry
+
+MADE = "made"
+"""Where a response was found that the handler has just made."""
+
+
+class Renewing:
+    """One stored response, and the request that can have it made anew.
+
+    Args:
+        exchange: The request.
+        asking: What it knows, the response among it.
+    """
+
+    __slots__ = ("_asking", "_exchange")
+
+    def __init__(self, exchange: Exchange, asking: Asking) -> None:
+        self._exchange = exchange
+        self._asking = asking
+
+    def refresh(self) -> None:
+        """Make what was found anew, behind the back of the client that is given it."""
+        exchange, engine, asking = self._exchange, self._exchange.engine, self._asking
+        asked, found = exchange.request.scope, asking.found
+        if asked["method"] == "HEAD" or found is None or not engine.may_refresh(exchange.fill_key):
+            return
+        # Middleware above goes on using its own, and may yet put what it finds there into this client's answer.
+        own = {name: _copy_of(asked[name]) for name in ("session", "state") if name in asked}
+        request = exchange.request._replace(scope={**asked, **own})
+        scope = exchange.route.keys.withhold(request.scope, request.key)
+        fill = engine.begin(exchange.fill_key)
+        response = ResponseFill(engine, fill, scope, exchange.receive, body=exchange.body, unattended=True)
+        ended = "failed"
+
+        async def here(lease: Lease) -> Found | None:
+            nonlocal ended
+            app, tee = asking.begin(fill, scope, request=request, lease=lease, stand_in=False)
+            if not await response.run_unattended(app, tee):
+                return found  # which is still the best there is
+            await asking.let_go(tee)
+            ended = tee.refusal or "stored"
+            if tee.entry is None:
+                return None
+            self.anticipate(tee.entry)
+            return Found(tee.entry, MADE)
+
+        async def work(flight: Flight[Entry]) -> None:
+            response.led_by(flight)
+            place, key = exchange.route.place, exchange.fill_key
+            renewal = await engine.renew(place, key, found.entry.canonical, found.entry, here)
+            if renewal == "found" and (theirs := place.bucket.held.get(key)) is not None:
+                self.anticipate(theirs)
+            outcome = renewal if renewal in ("found", "elsewhere") else ended
+            engine.signals.emit(Refreshed(exchange.route.name, outcome))
+
+        place = exchange.route.place
+        if not engine.refresh(exchange.fill_key, work, owner=fill, place=place, entry=found.entry):
+            engine.signals.emit(Refreshed(exchange.route.name, "dropped"))
+
+    def anticipate(self, entry: Entry) -> None:
+        """Have `entry` made anew before it is asked for again, where the policy wants that.
+
+        The handler is given then what it is given now, which is what the key holds; but never the client's address.
+        """
+        exchange = self._exchange
+        if not exchange.route.policy.refresh_ahead:
+            return
+        scope: Scope = {**exchange.handler_scope(), "client": NOBODYS_ADDRESS}
+        own = {name: _copy_of(scope[name]) for name in ("session", "state") if name in scope}
+        request = exchange.request._replace(scope={**scope, **own})
+        nobody = Exchange(exchange.engine, exchange.app, exchange.route, request, _gone, _nowhere, body=exchange.body)
+        nobody.fill_key = exchange.key_of(entry)
+        again = Renewing(nobody, Asking(nobody, Found(entry, "L1")))
+        exchange.engine.watch(exchange.route.place, nobody.fill_key, entry, again.refresh)
+
+
+async def _gone() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _nowhere(_: Message) -> None:
+    pass
+
+
+def _copy_of(value: object) -> object:
+    """A copy of a session or of the state, with the notes that a session takes of its own use: copying is none."""
+    own = copy.copy(value)
+    if hasattr(own, "__dict__"):
+        vars(own).clear()
+        vars(own).update(vars(value))
+    return own
