@@ -422,8 +422,11 @@ class Filling:
         request = exchange.request._replace(scope={**scope, **own})
         nobody = Exchange(exchange.engine, exchange.app, exchange.route, request, _gone, _nowhere, body=exchange.body)
         nobody.fill_key = exchange.key_of(entry)
-        again = Filling(nobody, Found(entry, "L1"))
-        exchange.engine.watch(exchange.route.place, nobody.fill_key, entry, again.refresh)
+
+        def renew(held: Entry) -> None:
+            Filling(nobody, Found(held, "L1")).refresh()
+
+        exchange.engine.watch(exchange.route.place, nobody.fill_key, entry, renew)
 
     async def watch(self, *, partial: bool = False, beside_part: bool = False) -> None:
         """Run the handler in the request's own task: nobody is to wait for it. What may be stored is stored.
