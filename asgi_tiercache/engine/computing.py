@@ -314,7 +314,7 @@ class Computing:
         call = self._call
         if call.place.policy.refresh_ahead:
             again = Computing(self._engine, call, self._unattended, self._unattended, started=0.0, arrived=0)
-            self._engine.watch(call.place, call.key, entry, partial(again.renew, entry))
+            self._engine.watch(call.place, call.key, entry, again.renew)
 
 
 def use_of(engine: Engine, found: Found) -> Use:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 from asgi_tiercache import fleet
 from asgi_tiercache.ageing import FillTime, Random, early_at, jittered
 from asgi_tiercache.config import LONGEST_LIFETIME, Policy
-from asgi_tiercache.engine.ahead import Ahead, Renew
+from asgi_tiercache.engine.ahead import Ahead
 from asgi_tiercache.engine.background import Background
 from asgi_tiercache.engine.fill import IDLE, NOBODY_WAITS, Fill, IdleFill, Running, Waiting
 from asgi_tiercache.engine.reclaim import Reclaimer
@@ -436,12 +436,21 @@ class Engine:
         made = await (work(WITHOUT) if lease is None else fleet.holding(lease, work))
         return "nothing" if made is None else "stored"
 
-    def watch(self, place: Place, key: str, entry: Entry, renew: Renew) -> None:
-        """Call `renew` shortly before `entry` expires, if `key` will probably be asked for again (refresh-ahead)."""
-        now = self.clock.monotonic()
+    def watch(self, place: Place, key: str, entry: Entry, renew: Callable[[Entry], object]) -> None:
+        """Call `renew` shortly before `entry` expires, if `key` will probably be asked for again (refresh-ahead).
+
+        It is not held for that: more keys are watched than L1 may have room for, and what had to go is let go.
+        """
+        now, created = self.clock.monotonic(), entry.created
         expires = min(entry.born + entry.lifetime, entry.ends)
         at = early_at(now, expires, place.fill_time.seconds, 1.0, self._random)
-        self.ahead.watch(key, at, entry.lifetime, renew)
+
+        def due() -> None:
+            held = place.bucket.held.get(key)
+            if held is not None and held.created <= created:
+                renew(held)
+
+        self.ahead.watch(key, at, entry.lifetime, due)
 
     async def aclose(self, within: float) -> None:
         """Let what is being filled come to its end, for `within` seconds, and what nobody waits for end then."""

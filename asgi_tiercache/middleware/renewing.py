@@ -86,8 +86,11 @@ class Renewing:
         request = exchange.request._replace(scope={**scope, **own})
         nobody = Exchange(exchange.engine, exchange.app, exchange.route, request, _gone, _nowhere, body=exchange.body)
         nobody.fill_key = exchange.key_of(entry)
-        again = Renewing(nobody, Asking(nobody, Found(entry, "L1")))
-        exchange.engine.watch(exchange.route.place, nobody.fill_key, entry, again.refresh)
+
+        def renew(held: Entry) -> None:
+            Renewing(nobody, Asking(nobody, Found(held, "L1"))).refresh()
+
+        exchange.engine.watch(exchange.route.place, nobody.fill_key, entry, renew)
 
 
 async def _gone() -> Message:

@@ -38,11 +38,15 @@ RENEW = Script(
     "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[2])"
 )
 RELEASE = Script("""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[1])
+local held = redis.pcall('GET', KEYS[1]) == ARGV[1]
+if held then
+  redis.call('DEL', KEYS[1])
+elseif ARGV[2] ~= 'stored' then
+  return 0
+end
 -- The user may have no right to the channel: then those who wait look for themselves.
 redis.pcall('PUBLISH', KEYS[1], ARGV[2])
-return 1
+return held and 1 or 0
 """)
 
 _SAID = {ended.value.encode(): ended for ended in (Ended.STORED, Ended.NOTHING)}
@@ -134,7 +138,7 @@ class RedisLeases:
         return await self.ask(lambda: self._run(RENEW, name, token, _ms(seconds)))
 
     async def release(self, name: bytes, token: bytes, ended: Ended) -> None:
-        """Delete the lease if it is still the one of `token`, and tell whoever waits."""
+        """Delete the lease if it is still the one of `token`, and tell whoever waits; of what is stored in any case."""
         await self.ask(lambda: self._run(RELEASE, name, token, ended.value.encode()))
 
     async def wait(self, name: bytes, seconds: float, limit: float) -> Ended:
@@ -245,7 +249,7 @@ class RedisLease(Lease):
     async def _keep(self) -> None:
         clock, leases = self._leases.clock, self._leases
         stop = clock.monotonic() + leases.renewed_for
-        while not self._ended.done():
+        while not (self._ended.done() or self._taken):
             if self.lost:
                 return
             await first(self._ended, clock, self._seconds / 3)
@@ -255,8 +259,10 @@ class RedisLease(Lease):
                 if renewed == 1:
                     self._until = sent + self._seconds
                 self._taken = renewed == 0
-        if not self._taken:
-            await leases.release(self._name, self._token, self._ended.result())
+        await asyncio.wait([self._ended])
+        ended = self._ended.result()
+        if ended is Ended.STORED or not self._taken:  # what was stored is there also for those whom others keep waiting
+            await leases.release(self._name, self._token, ended)
 
 
 class RedisBusy(Busy):

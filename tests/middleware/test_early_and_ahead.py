@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from asgi_tiercache import Policy, TierCache
+from asgi_tiercache import Policy, Region, TierCache
 from asgi_tiercache.engine.background import MAX_FOR_EACH
 from asgi_tiercache.keys.withhold import NOBODYS_ADDRESS
 from asgi_tiercache.testing import ScriptedLeases, TickingClock
+from asgi_tiercache.types import Entry
 from tests.engine.doubles import Fleet
 from tests.middleware.asgi import Exchange, Reply, ask, http_scope, run, turns, until
 from tests.middleware.producers import hurry, is_idle, ours, run_hurried
@@ -50,7 +53,7 @@ class Service:
         self.clock = clock or TickingClock()
         self.cache = cache or TierCache(clock=self.clock, random=lambda: 0.0)
         self.origin = Origin(self.clock)
-        self.app = ours(self.origin, policy, self.cache)
+        self.app = ours(self.origin, policy, self.cache, paths=("/", "/a", "/b"))
 
     async def ask(self, **scope: Any) -> Reply:
         """Ask, and let the clock tick until there is an answer."""
@@ -287,6 +290,23 @@ def test_a_renewal_without_a_request_has_what_the_key_holds_and_the_state_of_the
         assert renewed["session"] == {"user": "u1"}
         assert renewed["session"] is not session
         assert renewed["state"]["database"] is first["state"]["database"]
+        await service.cache.aclose()
+
+    run(test())
+
+
+def test_watching_a_key_keeps_nothing_that_memory_had_no_room_for() -> None:
+    async def test() -> None:
+        service = Service(replace(AHEAD, region=Region(name="small", max_entries=1)))
+        for path in ("/a", "/b"):
+            for _ in range(2):
+                await service.ask(path=path)
+        gc.collect()
+        held = [each for each in gc.get_objects() if isinstance(each, Entry) and each.body in (b"1", b"2")]
+        assert [entry.body for entry in held] == [b"2"]
+        del held
+        await service.tick(60)
+        assert [scope["path"] for scope in service.origin.scopes] == ["/a", "/b", "/b"]
         await service.cache.aclose()
 
     run(test())

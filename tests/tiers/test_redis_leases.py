@@ -401,6 +401,35 @@ def test_a_lease_that_was_overwritten_or_evicted_is_noticed_and_left_alone(
     run(body)
 
 
+@pytest.mark.parametrize("noticed", [True, False])
+@pytest.mark.parametrize("ended", [Ended.STORED, Ended.NOTHING, Ended.GONE])
+def test_who_waits_hears_of_what_was_stored_though_the_lease_was_taken_from_its_holder(
+    each_redis: RedisServer, key: str, client: Redis, ended: Ended, noticed: bool
+) -> None:
+    clock = TickingClock()
+
+    async def body() -> None:
+        async with workers(each_redis.url, 2, clock=clock) as (holder, waiter):
+            lease = await holder.wins(key)
+            waiting = await waiter.waits(key)
+            client.set(name(key), "somebody else's")
+            if noticed:
+                clock.tick(10.0)
+                await until(lambda: lease.lost)
+            lease.end(ended)
+            await lease.released()
+            await waiter.link.ping()
+            await ticks(5)
+            assert client.get(name(key)) == "somebody else's"
+            if ended is Ended.STORED:
+                assert await asyncio.wait_for(waiting, AT_ONCE) is Ended.STORED
+            else:
+                assert not waiting.done()
+                waiting.cancel()
+
+    run(body)
+
+
 def test_an_end_does_not_delete_the_lease_of_somebody_else(each_redis: RedisServer, key: str, client: Redis) -> None:
     async def body() -> None:
         async with workers(each_redis.url) as (first, second):
