@@ -367,8 +367,18 @@ def _check_renewals(policy: Policy) -> None:
 
 
 def _check_factor(option: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if not _is_finite(value) or value < 0:
         raise ConfigError(option, f"must be a finite number from 0 on, not {value!r}")
+
+
+def _is_finite(value: object) -> bool:
+    """Whether it is a number that a clock can go by; an integer may be too large for that."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _check_exception(kind: type[Exception]) -> None:
@@ -395,7 +405,7 @@ def check_seconds(option: str, value: float, *, zero: bool = False) -> float:
     Raises:
         ConfigError: it is no number, not finite, negative, or 0 where `zero` does not allow that.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _is_finite(value):
         raise ConfigError(option, f"must be a finite number of seconds, not {value!r}")
     if value < 0 or (value == 0 and not zero):
         raise ConfigError(option, f"must be {'at least' if zero else 'above'} 0 seconds, not {value!r}")

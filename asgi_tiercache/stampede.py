@@ -183,10 +183,10 @@ class Flights(Generic[T]):
         return [task for task in list(self._tasks) if task.get_loop() is loop]
 
     def end_unattended(self) -> None:
-        """Cancel the running loop's flights whose outcome is not known, and for which nobody waits."""
+        """Cancel the running loop's flights for which nobody waits, and whose outcome is not known or for nobody."""
         for task in self.tasks():
             flight = self._tasks[task]
-            if not (flight.landed or flight.wanted):
+            if not flight.wanted and (flight.detached or not flight.landed):
                 task.cancel()
 
 

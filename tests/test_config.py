@@ -110,6 +110,8 @@ def test_only_the_session_preset_insists_on_a_user() -> None:
         ("hard_timeout", lambda: Policy(ttl=1, hard_timeout=0)),
         ("hard_timeout", lambda: Policy(ttl=1, hard_timeout=-1)),
         ("hard_timeout", lambda: Policy(ttl=1, hard_timeout=math.inf)),
+        ("hard_timeout", lambda: Policy(ttl=1, hard_timeout=10**400)),
+        ("early_refresh", lambda: Policy(ttl=1, early_refresh=10**400)),
         ("hard_timeout", lambda: Policy(ttl=1, hard_timeout=True)),
         ("lock", lambda: Policy(ttl=1, lock="fleet")),  # type: ignore[arg-type]
         ("lock_wait", lambda: Policy(ttl=1, lock_wait=0)),

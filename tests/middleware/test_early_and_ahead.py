@@ -434,6 +434,35 @@ def test_closing_waits_for_a_renewal_and_cancels_it_after_five_seconds(ends: boo
     run_hurried(test())
 
 
+def test_closing_cancels_a_renewal_that_has_stored_its_response_and_never_ends() -> None:
+    async def test() -> None:
+        cache = TierCache(clock=(clock := TickingClock()), random=lambda: 0.0)
+        calls = 0
+
+        async def origin(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal calls
+            calls += 1
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"%d" % calls})
+            if calls > 1:
+                await asyncio.Event().wait()
+
+        app = ours(origin, Policy(ttl=60, stale_while_revalidate=60), cache)
+        await ask(app)
+        clock.tick(70)
+        await ask(app)
+        await turns()
+        assert (await ask(app)).body == b"2"
+        closing = asyncio.ensure_future(cache.aclose())
+        await turns()
+        hurry(5.5)
+        await closing
+        await turns()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_hurried(test())
+
+
 def test_closing_leaves_a_request_that_waits_for_its_own_response_alone() -> None:
     async def test() -> None:
         service = Service(EARLY)
