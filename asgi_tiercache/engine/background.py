@@ -22,15 +22,13 @@ MAX_WAITING = 256
 class _Work(NamedTuple):
     place: object
     start: Callable[[], Task | None]
-    context: contextvars.Context
-    """Of whoever has asked for it: it begins there, and not in that of the work whose end has made room."""
 
 
 class Background:
     """Starts works one after another, in the order in which they came, as far as there is room.
 
     Works belong to the event loop on which they were asked for, and end with it. Each is a task that is held here until
-    it ends.
+    it ends, in an empty context: what context variables say of whoever has set it off is not in any key.
 
     Args:
         at_once: Works that are under way at a time.
@@ -62,7 +60,7 @@ class Background:
             works = self._loops.get()
         except RuntimeError:
             return False  # this loop is ending
-        return works.begin(key, _Work(place, start, contextvars.copy_context()))
+        return works.begin(key, _Work(place, start))
 
     def tasks(self) -> list[Task]:
         """Those of the running loop that are under way."""
@@ -102,7 +100,7 @@ class _Works:
         return place is None or sum(each is place for each in self.running.values()) < self._for_each
 
     def _start(self, work: _Work) -> None:
-        task = work.context.run(work.start)
+        task = contextvars.Context().run(work.start)
         if task is not None:
             self.running[task] = work.place
             task.add_done_callback(self._ended)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from contextvars import ContextVar
 from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from asgi_tiercache import Policy, Region, TierCache
@@ -17,6 +20,7 @@ from asgi_tiercache.keys.withhold import NOBODYS_ADDRESS
 from asgi_tiercache.testing import ScriptedLeases, TickingClock
 from asgi_tiercache.types import Entry
 from tests.engine.doubles import Fleet
+from tests.middleware.apps import Handler, app_of
 from tests.middleware.asgi import Exchange, Reply, ask, http_scope, run, turns, until
 from tests.middleware.producers import hurry, is_idle, ours, run_hurried
 
@@ -476,3 +480,27 @@ def test_closing_leaves_a_request_that_waits_for_its_own_response_alone() -> Non
         assert (await leader.reply()).body == b"1"
 
     run_hurried(test())
+
+
+def test_what_is_made_anew_knows_no_context_variable_of_whoever_set_it_off() -> None:
+    async def test() -> None:
+        user: ContextVar[str] = ContextVar("user", default="nobody")
+        seen: list[str] = []
+
+        def respond(_: Request) -> Response:
+            seen.append(user.get())
+            return PlainTextResponse(f"{len(seen)}")
+
+        clock = TickingClock()
+        cache = TierCache(clock=clock)
+        app = app_of(Handler(respond), Policy(ttl=10, stale_while_revalidate=100), cache=cache)
+        user.set("alice")
+        await ask(app)
+        clock.tick(11)
+        user.set("bob")
+        assert (await ask(app)).body == b"1"
+        await until(lambda: len(seen) == 2)
+        assert seen == ["alice", "nobody"]
+        await cache.aclose()
+
+    run(test())
