@@ -219,7 +219,8 @@ class Computing:
         engine, call = self._engine, self._call
         stale = self._stale if self._stale is not None and _may_stand_in(engine, self._stale.entry) else None
         make = partial(self._make, made, flight)
-        found = await engine.once(call.place, call.key, call.canonical, make, stale=stale, suits=self._suits)
+        look = partial(engine.look_below, call.place, call.key, call.canonical, suits=self._suits)
+        found = await engine.once(call.place, call.key, make, look=look, stale=stale)
         if found is not None and found is stale:  # it waited long enough
             made.fill.failed = True
             found = await self._stand_in() or await make(WITHOUT)

@@ -308,12 +308,10 @@ class Engine:
         self,
         place: Place,
         key: str,
-        canonical: bytes,
         work: Callable[[Lease], Awaitable[Found | None]],
         *,
-        look: Callable[[], Awaitable[Found | None]] | None = None,
+        look: Callable[[], Awaitable[Found | None]],
         stale: Found | None = None,
-        suits: Callable[[Entry], bool] | None = None,
     ) -> Found | None:
         """What `work` makes here, or another worker of the fleet there; None: there is nothing to share.
 
@@ -322,11 +320,9 @@ class Engine:
         Args:
             place: Whose it is.
             key: What is wanted.
-            canonical: What the entry has to answer.
             work: Makes it; `keep` is given the lease, which ends with the write.
-            look: Looks for what another worker has made, where that is more than one look under `key`.
+            look: Looks for what another worker has made and can be used here.
             stale: Returned rather than wait for longer than `lock_wait` and then compute all the same.
-            suits: Says of what another worker has made whether it can be used here.
         """
         policy = place.policy
         if self.leases is NO_LEASES or not policy.lock:
@@ -334,7 +330,7 @@ class Engine:
         return await fleet.once(
             self.leases,
             key,
-            look=look or (lambda: self.look_below(place, key, canonical, suits=suits)),
+            look=look,
             work=work,
             seconds=LEASE_SECONDS,
             patience=policy.lock_wait,

@@ -116,9 +116,7 @@ class Leading:
             return await here(WITHOUT)
         stale = found if found is not None and exchange.may_stand_in(found.entry) else None
         place, key = exchange.route.place, exchange.fill_key
-        made = await exchange.engine.once(
-            place, key, exchange.request.key.canonical, here, look=self._look_below, stale=stale
-        )
+        made = await exchange.engine.once(place, key, here, look=self._look_below, stale=stale)
         if made is None or made is not stale:
             return made
         if not exchange.may_stand_in(made.entry):  # invalidated while others were waited for
