@@ -100,6 +100,7 @@ class FaultProxy:
     def close(self) -> None:
         """End every connection and the thread."""
         self._do(self._refuse())
+        self._do(self._finish())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -134,6 +135,12 @@ class FaultProxy:
         for pipe in pipes:
             pipe.reset()
         await asyncio.gather(*(pipe.ended.wait() for pipe in pipes))
+
+    async def _finish(self) -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
