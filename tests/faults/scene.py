@@ -38,6 +38,12 @@ class Answer:
     """The version whose durable invalidation the worker had to know when the request began: none may be older."""
 
     @property
+    def version(self) -> int:
+        """Of the item that it tells of."""
+        version: int = json.loads(self.body)["version"]
+        return version
+
+    @property
     def wrong(self) -> str | None:
         """What is wrong with it; None where nothing is."""
         if self.status != 200:
