@@ -43,8 +43,9 @@ def inputs(dependant: Dependant) -> Iterator[Input]:
 
 
 def credential_headers(dependant: Dependant) -> frozenset[str]:
-    """The headers, in lower case, that security dependencies in the tree read."""
-    return frozenset(part.name for part in inputs(dependant) if part.credential and part.kind == "header")
+    """The headers, in lower case, that security dependencies in the tree read; only such as a request can have."""
+    read = (part.name for part in inputs(dependant) if part.credential and part.kind == "header")
+    return frozenset(name for name in read if name.isascii())
 
 
 def taken(dependant: Dependant) -> Iterator[Dependant]:

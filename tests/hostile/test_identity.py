@@ -241,6 +241,21 @@ def test_in_http_mode_a_header_that_a_route_declares_as_its_credential_is_one() 
     run(test())
 
 
+def test_a_declared_name_that_no_header_can_have_disturbs_nobody() -> None:
+    app = FastAPI()
+    app.add_middleware(TierCacheMiddleware, cache=TierCache())
+
+    @app.get("/", dependencies=[Depends(APIKeyHeader(name="X-Schlüssel", auto_error=False))])
+    async def answer() -> Response:
+        return FastAPIResponse("answer", headers={"cache-control": "max-age=60"})
+
+    async def test() -> None:
+        assert [(await asked(app)).hit for _ in range(2)] == [False, True]
+        assert (await asked(app, ("x-schlüssel".encode("latin-1"), b"ann"))).status == 200
+
+    run(test())
+
+
 @pytest.mark.parametrize("policy", [Policy(ttl=60), Policy(ttl=60, strict=False), Policy.http(), Policy.rfc9111()])
 def test_credentials_in_the_query_are_part_of_the_key(policy: Policy) -> None:
     async def test() -> None:
