@@ -80,20 +80,20 @@ class RequestKeys:
         """
         host: bytes | None = None
         found: list[Header] = []
-        watched = self._watched
+        watched, refusals = self._watched, self._refusals
         for name, value in scope["headers"]:
             if name in watched:
                 if host is None and name == b"host":
                     host = value
+                elif name in refusals and not (name == b"content-length" and value == b"0"):
+                    return refusals[name]
                 elif name in SELECTIVE or (name == b"origin" and not self._keys_origin):
                     found.append((name, b""))  # that there is one is all that counts
                 else:
                     found.append((name, value))
-        if found and (refused := self._refused(found)):
-            return refused
         if (
             self._guards_scope
-            and ("session" in scope or "user" in scope or "auth" in scope or "extensions" in scope)
+            and ("session" in scope or "user" in scope or "auth" in scope or "tls" in (scope.get("extensions") or ()))
             and (credential := self._credentials.in_scope(scope))
         ):
             return Pass(credential)
@@ -139,13 +139,6 @@ class RequestKeys:
     def varies(self, name: str) -> bool:
         """Whether the request field `name`, in lower case, can tell two requests of one key apart to the handler."""
         return name not in self._keyed and self._withholding.reaches(name.encode("latin-1"))
-
-    def _refused(self, found: list[Header]) -> Pass | None:
-        for name, value in found:
-            refusal = self._refusals.get(name)
-            if refusal is not None and not (name == b"content-length" and value == b"0"):
-                return refusal
-        return None
 
     def _made(self, fingerprint: _Fingerprint) -> RequestKey:
         seen = Seen(*fingerprint)

@@ -66,7 +66,8 @@ def demands_of(route: Route, scope: Scope) -> Demands:
         if name in route.speaking:
             break
     else:
-        if "user" not in scope and "session" not in scope and "auth" not in scope and "extensions" not in scope:
+        tls = "tls" in (scope.get("extensions") or ())
+        if not (tls or "user" in scope or "session" in scope or "auth" in scope):
             return NO_DEMANDS
     directives = RequestDirectives.parse(scope["headers"]) if route.honours_requests else NO_DIRECTIVES
     return Demands(route.keys.credentialed(scope), directives)
