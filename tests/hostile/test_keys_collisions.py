@@ -243,6 +243,33 @@ def test_whoever_waits_for_the_lease_of_a_collision_answers_for_itself(
     run(test())
 
 
+@modes
+def test_whoever_shares_a_key_with_a_flight_shares_neither_its_time_nor_its_failure(policy: Policy) -> None:
+    one, other = two_queries(policy)
+    go_on = asyncio.Event()
+
+    async def respond(request: Request) -> Response:
+        if request.scope["query_string"] == one:
+            await go_on.wait()
+            raise LookupError("of one")
+        return told(request)
+
+    async def test() -> None:
+        handler = Handler(respond)
+        app = app_of(handler, policy)
+        under_way = [Exchange(app, http_scope(query=one)) for _ in range(2)]
+        await until(lambda: handler.calls == 1)
+        await turns()
+        assert [(await ask(app, other)).body for _ in range(2)] == [b"other"] * 2
+        go_on.set()
+        for each in under_way:
+            with pytest.raises(LookupError, match="of one"):
+                await each.reply()
+        assert handler.calls == 2
+
+    run(test())
+
+
 # ---- functions: no need to force anything, values that are written alike share a key ----
 
 ALIKE: list[tuple[Any, Any]] = [(1, "1"), (True, "true"), (None, "none"), (b"a", "a"), (1.5, "1.5")]
@@ -292,5 +319,31 @@ def test_calls_that_share_a_key_share_no_value_in_a_lower_tier() -> None:
     async def test() -> None:
         assert [await value_of(value) for value in (1, "1", "1", 1)] == ["int", "str", "str", "int"]
         assert runs == [1, "1", 1]
+
+    run(test())
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE)
+def test_calls_that_share_a_key_share_neither_time_nor_failure(one: object, other: object) -> None:
+    cache = TierCache()
+    go_on = asyncio.Event()
+    runs: list[object] = []
+
+    @cache.cached("f:{value}", ttl=60)
+    async def f(value: Any) -> str:
+        runs.append(value)
+        if type(value) is type(one):
+            await go_on.wait()
+            raise LookupError("of one")
+        return "other"
+
+    async def test() -> None:
+        tasks = [asyncio.ensure_future(f(one)) for _ in range(2)]
+        await turns()
+        assert [await f(other) for _ in range(2)] == ["other"] * 2
+        go_on.set()
+        failures = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [str(failure) for failure in failures] == ["of one"] * 2
+        assert runs == [one, other]
 
     run(test())
