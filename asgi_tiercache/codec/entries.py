@@ -240,7 +240,9 @@ def _check_lines(status: int, names: Sequence[bytes], values: Sequence[bytes], l
     if b"content-length" in names:
         digits = b"%d" % length
         if values[names.index(b"content-length")] != digits or names.count(b"content-length") > 1:
-            _check_lengths([value for name, value in zip(names, values, strict=True) if name == b"content-length"], digits)
+            _check_lengths(
+                [value for name, value in zip(names, values, strict=True) if name == b"content-length"], digits
+            )
     if status == MARKER and not all(map(bytes.isascii, values)):  # they become parts of keys
         raise _BrokenError("malformed marker")
 

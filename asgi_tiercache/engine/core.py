@@ -36,7 +36,7 @@ T = TypeVar("T")
 REFRESH_SECONDS = 60.0
 """Seconds that a fill may take for which nobody waits; and after which nobody joins one any more."""
 MAX_SKEW = 3_600.0
-"""Seconds by which another machine's wall clock may be ahead of this one's; what is dated later would never grow old."""
+"""Seconds that another machine's wall clock may be ahead of this one's; what is dated later would never grow old."""
 LEASE_SECONDS = 3.0
 """Seconds for which a worker that has died keeps the others from filling."""
 
@@ -184,9 +184,7 @@ class Engine:
         trust = await self.invalidation.confirm()
         return Trust.LAPSED if trust is Trust.UNVERIFIED and policy.unverified == "bypass" else trust
 
-    async def fetch(
-        self, place: Place, key: str, canonical: bytes, kinds: frozenset[int] = EVERY_KIND
-    ) -> Found | None:
+    async def fetch(self, place: Place, key: str, canonical: bytes, kinds: frozenset[int] = EVERY_KIND) -> Found | None:
         """The entry in L1, asking the log about it where need be, or in a lower tier; valid in each case.
 
         One that is not to be used as it is, being stale or past its freshness, is returned only where no tier has a

@@ -11,8 +11,8 @@ from asgi_tiercache.keys.withhold import NOBODYS_ADDRESS
 from asgi_tiercache.middleware.asking import Asking
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.relay import ResponseFill
-from asgi_tiercache.signals import Refreshed
 from asgi_tiercache.middleware.request import WHOLE_OR_MARKER
+from asgi_tiercache.signals import Refreshed
 from asgi_tiercache.stampede import Flight
 from asgi_tiercache.tiers.leases import Lease
 from asgi_tiercache.types import PART, WHOLE, Entry

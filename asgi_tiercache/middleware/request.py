@@ -15,7 +15,7 @@ from asgi_tiercache.middleware.route import Route
 from asgi_tiercache.types import MARKER, WHOLE, Entry, Flag
 
 WHOLE_OR_MARKER = WHOLE | {MARKER}
-"""What stands under the key of a request: a response, or the marker of its variants; under theirs there is no marker."""
+"""What stands under the key of a request: a response, or the marker of its variants. Under theirs is no marker."""
 
 _SPEAKING = frozenset({b"authorization", b"cookie", b"cache-control", b"pragma"})
 

@@ -18,7 +18,7 @@ BEHIND_SECONDS = 10.0
 
 
 MERGED = 256
-"""Small pieces of a body that become one where they are not taken at once: each costs a few hundred bytes of its own."""
+"""Small pieces of a body that become one where nobody takes them at once: each costs hundreds of bytes of its own."""
 _SMALL = 1_024
 
 

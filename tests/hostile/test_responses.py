@@ -73,7 +73,9 @@ def assert_never_stored(messages: list[Message], policy: Policy, *, error: Excep
         for reply in await twice(behind(sending(*messages, error=error), policy)):
             assert not reply.hit
             assert without_ours(reply.messages) == [
-                {**message, "headers": [tuple(line) for line in message["headers"]]} if "headers" in message else message
+                {**message, "headers": [tuple(line) for line in message["headers"]]}
+                if "headers" in message
+                else message
                 for message in messages
             ]
             replies.append(reply)
@@ -177,7 +179,9 @@ def test_a_200_with_an_error_in_its_midst_is_not_stored(policy: Policy) -> None:
 
 @modes
 @pytest.mark.parametrize(
-    "lengths", [[b"3"], [b"5"], [b"4", b"5"], [b"4, 4"], [b"+4"], [b""], [b"4" * 5_000]], ids=lambda lengths: str(lengths)[:12]
+    "lengths",
+    [[b"3"], [b"5"], [b"4", b"5"], [b"4, 4"], [b"+4"], [b""], [b"4" * 5_000]],
+    ids=lambda lengths: str(lengths)[:12],
 )
 def test_a_body_that_is_not_as_long_as_announced_is_not_stored(policy: Policy, lengths: list[bytes]) -> None:
     assert_never_stored([start(FRESH, *((b"content-length", length) for length in lengths)), body()], policy)
@@ -368,11 +372,11 @@ def peak_of(test: Callable[[], Any]) -> int:
 @modes
 @pytest.mark.parametrize("followers", [0, 2])
 def test_a_body_of_a_gigabyte_passes_in_a_few_megabytes(policy: Policy, followers: int) -> None:
-    piece = bytes(64 * 1024)
+    piece = bytes(512 * 1024)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start(FRESH))
-        for _ in range(16 * 1024):
+        for _ in range(2 * 1024):
             await send(body(piece, more=True))
         await send(body(b""))
 
@@ -402,16 +406,15 @@ def test_a_body_without_end_passes_live_and_ends_with_its_client(policy: Policy)
 
     async def test() -> None:
         ours = behind(app, policy)
-        await Sink(ours, enough=64 * MEGABYTE).run()
+        await Sink(ours, enough=16 * MEGABYTE).run()
         await until(lambda: bool(ended))
 
     assert peak_of(test) < 8 * MEGABYTE
 
 
-@modes
 @pytest.mark.parametrize("size", [0, 2, 100])
-def test_a_body_in_very_many_pieces_takes_the_memory_of_its_bytes(policy: Policy, size: int) -> None:
-    number = 60_000
+def test_a_body_in_very_many_pieces_takes_the_memory_of_its_bytes(size: int) -> None:
+    policy, number = Policy(ttl=60), 40_000
     parts = [bytes([n % 251]) * size for n in range(251)]
     whole = b"".join(parts[n % 251] for n in range(number))
 
@@ -438,7 +441,7 @@ def test_a_body_in_very_many_pieces_takes_the_memory_of_its_bytes(policy: Policy
 
     peak = peak_of(test)
     print(f"peak {peak / MEGABYTE:.1f} MB for {len(whole) / MEGABYTE:.1f} MB")  # noqa: T201
-    assert peak < 4 * MEGABYTE + 4 * len(whole)  # an object for each piece would be 20 MB
+    assert peak < 3 * MEGABYTE + 4 * len(whole)  # an object for each piece would be 15 MB
 
     async def again() -> None:
         reply = await ask(ours)
@@ -518,7 +521,7 @@ def test_a_drip_that_never_ends_is_followed_for_a_while_and_then_kept_nowhere(po
                 await exchange.until(number)
         late = Exchange(ours)  # nobody waits for what has taken so long
         await late.until(2)
-        assert 60 > STREAM_SECONDS
+        assert STREAM_SECONDS < 60
         assert not Reply(late.messages).hit
         for exchange in (leader, *followers, late):
             await exchange.cancel()
