@@ -451,6 +451,25 @@ def test_a_body_in_very_many_pieces_takes_the_memory_of_its_bytes(size: int) -> 
     run(again())
 
 
+def test_pieces_that_a_slow_leader_has_not_taken_take_the_memory_of_their_bytes() -> None:
+    leader: Sink
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        for _ in range(40_000):
+            await send(body(b"xy", more=True))
+        await send(body(b""))
+        leader.slow.set()
+
+    async def test() -> None:
+        leader.slow.clear()
+        await leader.run()
+        assert leader.bytes == 80_000
+
+    leader = Sink(behind(app, Policy(ttl=60)))
+    assert peak_of(test) < 3 * MEGABYTE  # an object for each piece would be 15 MB
+
+
 def test_pieces_that_became_one_are_the_same_bytes_for_whoever_comes_when() -> None:
     go_on = asyncio.Event()
     parts = [b"%d," % number for number in range(2_000)]
