@@ -301,10 +301,10 @@ class Tee:
 
     # ---- the body ----
 
-    def _body(self, chunk: bytes, *, more: bool) -> None:
-        if not isinstance(chunk, OCTETS):
+    def _body(self, content: object, *, more: bool) -> None:
+        if not isinstance(content, OCTETS):
             return self.refuse("malformed")
-        chunk = bytes(chunk)
+        chunk = bytes(content)
         self._size += len(chunk)
         if self.fill.refused:
             return self.refuse("no-store")  # at once: others may be receiving it

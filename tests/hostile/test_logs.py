@@ -132,7 +132,7 @@ def test_what_a_function_raises_begins_no_line(text: str, soft: bool) -> None:
 
     async def test() -> None:
         async with TierCache(clock=clock) as cache:
-            ageing: dict[str, float] = {"stale_while_revalidate": 60} if soft else {"stale_if_error": 60}
+            ageing: dict[str, Any] = {"stale_while_revalidate": 60} if soft else {"stale_if_error": 60}
 
             @cache.cached("value:{name}", ttl=10, **ageing)
             async def value(name: str) -> str:
