@@ -81,22 +81,17 @@ class RedisLog:
         return Answer(_text(epoch), _position(clock), _position(floor), (), _position(soft))
 
     async def ask(self, tags: Sequence[str]) -> Answer:
-        """One HMGET; a script besides where the control hash is missing."""
+        """One HMGET; a script besides where there is no control state, or none that can be read."""
         names = [_bytes(tag) for tag in tags]
         fields = [*_HEAD, *(b"t:" + name for name in names), *(b"s:" + name for name in names)]
         found = await self._run("ask", lambda: self._hmget(fields))
-        if found[0] is None:
-            return (await self.confirm())._replace(ids=(0,) * len(tags))
-        ids = tuple(map(_position, found[len(_HEAD) :]))
-        return Answer(
-            _text(found[0]),
-            _position(found[1]),
-            _position(found[2]),
-            ids[: len(tags)],
-            _position(found[3]),
-            ids[len(tags) :],
-            _patterns(found[4]),
-        )
+        try:
+            return _answer(found, len(tags))
+        except TierError:
+            anew = await self.confirm()
+            if found[0] is not None and anew.epoch == _text(found[0]):
+                raise  # it was not made anew, and nothing is known of the tags
+            return anew._replace(ids=(0,) * len(tags))
 
     async def append(self, purge: Purge, *, replicate: bool = False) -> Appended:
         """One script; a `WAIT` besides for a replica."""
@@ -138,7 +133,12 @@ class RedisLog:
     # ---- commands ----
 
     async def _hmget(self, fields: list[bytes]) -> list[Any]:
-        found: list[Any] = await self._link.command("HMGET", self._keys[0], *fields)
+        try:
+            found: list[Any] = await self._link.command("HMGET", self._keys[0], *fields)
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            return [None] * len(fields)
         return found
 
     async def _xrange(self, first: bytes) -> list[Any]:
@@ -233,6 +233,21 @@ def _parsed(value: bytes) -> Any:
         return json.loads(value.decode("utf-8", "surrogatepass"))
 
 
+def _answer(found: Sequence[bytes | None], tags: int) -> Answer:
+    """What the fields of the control hash say, `_HEAD` and the hard and soft ids of `tags` tags.
+
+    Raises:
+        TierError: that is no control state.
+    """
+    epoch, clock, floor, soft, patterns, *ids = found
+    if epoch is None or clock is None or floor is None or soft is None:
+        raise TierError("the control state is missing, or incomplete")
+    hard_ids, soft_ids = tuple(map(_position, ids[:tags])), tuple(map(_position, ids[tags:]))
+    return Answer(
+        _text(epoch), _position(clock), _position(floor), hard_ids, _position(soft), soft_ids, _patterns(patterns)
+    )
+
+
 def _patterns(value: bytes | None) -> tuple[tuple[str, int, int], ...]:
     if value is None:
         return ()
@@ -255,8 +270,7 @@ def _position(value: bytes | None) -> int:
     """
     if value is None:
         return 0
-    ms, _, sequence = value.partition(b"-")
-    try:
-        return (int(ms) << 20) + int(sequence or b"0")
-    except ValueError:
-        raise TierError(f"the control state holds {value[:40]!r} where an id belongs") from None
+    ms, dash, sequence = value[:40].partition(b"-")
+    if not (dash and ms.isdigit() and sequence.isdigit() and int(ms) < 1 << 43 and int(sequence) < 1 << 20):
+        raise TierError(f"the control state holds {value[:40]!r} where an id belongs")
+    return (int(ms) << 20) + int(sequence)
