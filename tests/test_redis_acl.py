@@ -102,7 +102,7 @@ async def failures(url: str) -> list[str]:
             problems += [str(failed) for failed in cache.stats()["failures"].items()]
     link = RedisLink(url)
     try:
-        await link.ping()
+        await link.ping(b"shop:{}probe")
     except Exception as error:
         problems.append(f"ping: {error}")
     finally:

@@ -67,6 +67,7 @@ class RedisLog:
         """None: calls have neither a deadline nor a breaker; a `TierCache` gives the log that of its tier."""
         slot = namespace or "tiercache"
         self._keys = [f"{{{slot}}}:control", f"{{{slot}}}:log"]
+        self._probe = f"{{{slot}}}:probe".encode()
         self._token = secrets.token_hex(4)
         self._trusting = int(trust_restart)
         self._max_fields = max_fields
@@ -178,7 +179,7 @@ class RedisLog:
             raise TierError(f"{self!r}: {describe(error)}") from error
 
     async def _ping(self) -> None:
-        await self._link.ping()
+        await self._link.ping(self._probe)
 
     def _who(self) -> str:
         return f"{self._token}-{os.getpid()}"  # a server may have forked its workers since

@@ -121,6 +121,9 @@ class Invalidation:
         verdict = self.judge_here(entry)
         if verdict is Verdict.INVALID or (verdict is not Verdict.UNKNOWN and not strict):
             return verdict
+        if strict and self.lease.trust(self._clock.monotonic()) is not Trust.VERIFIED:
+            if await self.confirm() is not Trust.VERIFIED:
+                return Verdict.INVALID  # what answers may be a replica that is cut off
         sent = self.knowledge.stamp()
         answer = await self._try(lambda: self.log.ask(entry.tags))
         if answer is None or not self._hear(answer, sent) or answer.epoch != sent.epoch:
@@ -214,7 +217,10 @@ class Invalidation:
     def _apply(self, records: Sequence[Record]) -> None:
         """Apply what was read of the log (I5)."""
         for record in records:
-            new = record.id > self.knowledge.position or record.epoch != self.knowledge.epoch
+            same = record.epoch == self.knowledge.epoch
+            new = record.id > self.knowledge.position or not same
+            if same and record.previous < self.knowledge.position < record.id:
+                self._hold(Purge(everything=True))  # the log went back, and has gone on since without what it lost
             if not self.knowledge.apply(record):
                 self._drop_memory()
             if new and not record.own:

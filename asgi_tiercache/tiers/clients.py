@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
@@ -9,10 +10,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, ReadOnlyError
 
 Argument = bytes | str | int | float
 Command = Sequence[Argument]
+
+LEAVE_EVERY = 1.0
+"""Seconds between two times that connections to a read-only server are closed."""
 
 
 class Script:
@@ -139,9 +143,14 @@ class SingleClient(Client):
         self.redis = redis
         self._given = given
         self._own = OwnConnections(redis.connection_pool.make_connection, redis.parse_response)
+        self._left_at = -LEAVE_EVERY
 
     async def command(self, *command: Argument, key: Argument | None = None) -> Any:
-        return await self.redis.execute_command(*command)
+        try:
+            return await self.redis.execute_command(*command)
+        except ReadOnlyError:
+            await self._leave()
+            raise
 
     async def each(self, commands: Sequence[Command]) -> list[Any]:
         async with self.redis.pipeline(transaction=False) as pipe:
@@ -149,7 +158,9 @@ class SingleClient(Client):
                 pipe.execute_command(*command)
             # Raised by the pipeline itself, an error would quote the command, hence the entry's bytes.
             replies: list[Any] = await pipe.execute(raise_on_error=False)
-            return replies
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            await self._leave()
+        return replies
 
     async def together(self, commands: Sequence[Command], key: Argument) -> list[Any]:
         return await self.each(commands)
@@ -175,6 +186,18 @@ class SingleClient(Client):
         await self._own.aclose()
         if not self._given:
             await self.redis.aclose()
+
+    async def _leave(self) -> None:
+        """Close the connections to a master that has become a replica: its address may lead to the new one by now.
+
+        Of a client that was given those alone that nobody uses.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < self._left_at + LEAVE_EVERY:
+            return
+        self._left_at = now
+        await self._own.aclose()
+        await self.redis.connection_pool.disconnect(inuse_connections=not self._given)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.redis.connection_pool!r}>"

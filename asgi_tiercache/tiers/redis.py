@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis, RedisCluster
 from redis.credentials import CredentialProvider
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from asgi_tiercache.errors import ConfigError, TierError
 from asgi_tiercache.tiers.addresses import maker, without_secrets
@@ -204,9 +204,15 @@ class RedisLink:
                 return
             yield keys
 
-    async def ping(self) -> None:
-        """Return if Redis answers, wherever keys are kept; how a failover is noticed if the old master only hangs."""
+    async def ping(self, key: bytes) -> None:
+        """Return if Redis answers, wherever keys are kept; how a failover is noticed if the old master only hangs.
+
+        A server that is paused for writes (`CLIENT PAUSE`, or its cluster handing it over) answers everything else: so
+        it is asked to delete `key`, which nobody stores anything under. That it refuses to is an answer, too.
+        """
         await self._clients.get().ping()
+        with contextlib.suppress(ResponseError):
+            await self.command("UNLINK", key)
 
     async def aclose(self) -> None:
         """Close the running loop's client, unless it was given. One is made anew when it is asked for again."""
@@ -281,7 +287,7 @@ class RedisTier(Tier):
     async def ping(self) -> None:
         """Return if Redis answers."""
         with self._translated():
-            await self._link.ping()
+            await self._link.ping((self._prefix + "{}probe").encode())
 
     async def aclose(self) -> None:
         """Close the running loop's connections."""

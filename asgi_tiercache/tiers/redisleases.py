@@ -126,7 +126,7 @@ class RedisLeases:
                 return refusal
 
         try:
-            reply = await self._breaker.run("lease", asked, probe=self._link.ping)
+            reply = await self._breaker.run("lease", asked, probe=self._ping)
         except TierError as error:
             return error
         if isinstance(reply, ResponseError):
@@ -164,6 +164,9 @@ class RedisLeases:
                 elif self.clock.monotonic() >= until:
                     return Ended.PATIENCE
             return Ended.NOTHING
+
+    async def _ping(self) -> None:
+        await self._link.ping((self._prefix + "{}probe").encode())
 
     async def _run(self, script: Script, name: bytes, *arguments: bytes) -> Any:
         """What `script` returns: as `RedisLink.evaluate`, but on the shortest way, which needs no connection more."""

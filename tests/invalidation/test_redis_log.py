@@ -664,6 +664,55 @@ def test_lost_control_state_invalidates_everything_everywhere(redises: Redises) 
     asyncio.run(body())
 
 
+def test_a_log_that_went_back_and_on_is_cleared_by_whoever_knew_more(redises: Redises) -> None:
+    """As after a failover with lost writes, in which somebody else invalidates before this worker asks."""
+
+    async def test() -> None:
+        async with redises.cache() as first:
+            await first.set("a", "old", ttl=1000, tags=["a"])
+            await written(first)
+            with redises.client() as client:
+                replica = client.hgetall(redises.control)
+                assert (await first.invalidate("a")).durable
+                client.delete(redises.control, redises.stream)
+                client.hset(redises.control, mapping=replica)
+            async with redises.cache() as second:
+                assert await second.get("a") == "old", "nobody has told it, and Redis does not know any more"
+                assert (await second.invalidate("b")).durable
+                for _ in range(3):
+                    redises.clock.tick(1.0)
+                    assert await first.get("a") is None
+                assert await second.get("a") is None
+
+    asyncio.run(test())
+
+
+def test_what_a_replica_says_does_not_satisfy_those_who_ask_on_every_read(own_redis: RedisServer) -> None:
+    redises = Redises(own_redis)
+
+    async def test() -> None:
+        cache = redises.cache()
+
+        @cache.cached("v:{number}", ttl=1000, tags=["v"], verify=True)
+        async def value(number: int) -> int:
+            calls.append(number)
+            return number
+
+        calls: list[int] = []
+        async with cache:
+            for _ in range(2):
+                await value(1)
+            assert calls == [1]
+            with redises.client() as client:
+                client.execute_command("REPLICAOF", "127.0.0.1", "1")
+                redises.clock.tick(1.0)
+                await value(1)
+                assert calls == [1, 1]
+                client.execute_command("REPLICAOF", "NO", "ONE")
+
+    asyncio.run(test())
+
+
 def test_an_invalidation_while_redis_is_down_is_reported_held_and_sent_later(own_redis: RedisServer) -> None:
     redises = Redises(own_redis)
 

@@ -72,7 +72,7 @@ class Worker:
         waiting = asyncio.create_task(busy.wait(limit))
         heard = self.leases._messages.get()
         await until(lambda: bool(heard._subscribed) and not heard._unanswered)
-        await self.link.ping()
+        await self.link.ping(b"probe")
         await ticks(5)
         return waiting
 
@@ -418,7 +418,7 @@ def test_who_waits_hears_of_what_was_stored_though_the_lease_was_taken_from_its_
                 await until(lambda: lease.lost)
             lease.end(ended)
             await lease.released()
-            await waiter.link.ping()
+            await waiter.link.ping(b"probe")
             await ticks(5)
             assert client.get(name(key)) == "somebody else's"
             if ended is Ended.STORED:
