@@ -20,6 +20,7 @@ from asgi_tiercache.invalidation.service import Receipt
 from tests.middleware.asgi import http_scope
 
 USERS = ("ann", "ben")
+KINDS = ("item", "sure", "free", "mine")
 MAX_LAG = 1.0
 
 
@@ -89,8 +90,8 @@ class Truth:
 class Worker:
     """One process's app and cache, though in this process.
 
-    Routes: `/item/{id}`, under a policy with tags; `/free/{id}`, which says itself how it may be cached; `/mine/{id}`,
-    keyed by `Authorization`.
+    Routes: `/item/{id}`, under a policy with tags; `/sure/{id}`, which asks the log on every read; `/free/{id}`, which
+    says itself how it may be cached; `/mine/{id}`, keyed by `Authorization`.
     """
 
     def __init__(self, url: str, truth: Truth, **options: Any) -> None:
@@ -102,11 +103,11 @@ class Worker:
         self.answers: list[Answer] = []
         policy = Policy(ttl=300, tags=["item:{id}"])
         self.cache = TierCache.from_url(url, **options)
-        app = Starlette(routes=[Route(f"/{kind}/{{id}}", self._page) for kind in ("item", "free", "mine")])
+        app = Starlette(routes=[Route(f"/{kind}/{{id}}", self._page) for kind in KINDS])
         self.app = TierCacheMiddleware(
             app,
             cache=self.cache,
-            routes={"/item/{id}": policy, "/mine/{id}": policy.but(vary_on=["authorization"])},
+            routes={"/item/{id}": policy, "/sure/{id}": policy.but(verify=True), "/mine/{id}": policy.but(vary_on=["authorization"])},
         )
 
     async def _page(self, request: Request) -> Response:

@@ -43,7 +43,8 @@ class Row:
         recovery: How it ends, in words.
         opens: Whether the circuit breaker must open; None: it may.
         seconds: How long it lasts.
-        asked_in_vain: Deadlines that a request may wait for, where the fault leaves the breaker closed.
+        asked_in_vain: Deadlines that one request may wait for.
+        rare: Played by `make test-long` alone.
         test: Where it is shown, below `tests/`.
     """
 
@@ -52,10 +53,11 @@ class Row:
     end: Act
     clients: str
     receipts: Receipts = "held"
-    recovery: str = "the next probe that is answered closes the breaker"
+    recovery: str = "a probe"
     opens: bool | None = True
-    seconds: float = 0.8
+    seconds: float = 0.4
     asked_in_vain: int = 1
+    rare: bool = False
     test: str = "faults.test_network_faults::test_a_fault_of_the_network"
 
 
