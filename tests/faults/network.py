@@ -98,7 +98,8 @@ SLOW = (
         asked_in_vain=2,
     ),
     Row(
-        name="2 KB/s",
+        name="2 KB/s, bodies of 20 KB",
+        padding=20_000,
         **network(Fault(rate=2000)),
         clients="slow hits, until one reaches the deadline",
         receipts="either",

@@ -62,13 +62,14 @@ class Load:
         return await asyncio.gather(*hot, self._cold(self.one), self._cold(self.two), self._found())
 
     async def costs_while_open(self) -> list[float]:
-        """Seconds of requests that find the breaker open, one after the other."""
+        """Seconds by which requests that find the breaker open take longer than the app without a cache."""
         costs = []
         for worker in (self.one, self.two):
             if not worker.uses_redis:
                 answer = await self._cold(worker)
                 if not worker.uses_redis:
-                    costs.append(answer.seconds)
+                    plain = await worker.ask("/item/plain", plain=True)
+                    costs.append(answer.seconds - plain.seconds)
         return costs
 
     async def _cold(self, worker: Worker) -> Answer:
@@ -106,7 +107,8 @@ async def play(row: Row, stage: Stage, *, seconds: float | None = None) -> Figur
     """
     options = {"deadline": DEADLINE, "max_lag": MAX_LAG, "max_unverified": MAX_UNVERIFIED}
     async with nothing_left(), workers(stage.proxy.url, **options) as (one, two):
-        one.lag = two.lag = MAX_LAG + MAX_UNVERIFIED
+        for worker in (one, two):
+            worker.lag, worker.padding = MAX_LAG + MAX_UNVERIFIED, row.padding
         load = Load(one, two)
         usual = await load.prepare()
         flying = load.in_flight()

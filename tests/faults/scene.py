@@ -101,11 +101,16 @@ class Worker:
         self.calls = 0
         """How often a handler ran."""
         self.answers: list[Answer] = []
+        self.seconds = 0.0
+        """How long a handler takes, once it has read the item."""
+        self.padding = 500
+        """Bytes by which answers are longer than they had to be."""
         policy = Policy(ttl=300, tags=["item:{id}"])
         self.cache = TierCache.from_url(url, **options)
-        app = Starlette(routes=[Route(f"/{kind}/{{id}}", self._page) for kind in KINDS])
+        self.plain = Starlette(routes=[Route(f"/{kind}/{{id}}", self._page) for kind in KINDS])
+        """The app without its cache."""
         self.app = TierCacheMiddleware(
-            app,
+            self.plain,
             cache=self.cache,
             routes={"/item/{id}": policy, "/sure/{id}": policy.but(verify=True), "/mine/{id}": policy.but(vary_on=["authorization"])},
         )
@@ -117,15 +122,16 @@ class Worker:
             "path": request.url.path,
             "user": request.headers.get("authorization"),
             "version": self.truth.version(item),
-            "padding": "x" * 500,
+            "padding": "x" * self.padding,
         }
+        await asyncio.sleep(self.seconds)
         if request.url.path.startswith("/free"):
             self.cache.current.tag(f"item:{item}")
             return JSONResponse(said, headers={"cache-control": "max-age=300"})
         return JSONResponse(said)
 
-    async def ask(self, path: str, user: str | None = None) -> Answer:
-        """Send one request; its answer is kept in `answers`, too."""
+    async def ask(self, path: str, user: str | None = None, *, plain: bool = False) -> Answer:
+        """Send one request, past the cache if `plain`; its answer is kept in `answers`, too."""
         headers = [] if user is None else [(b"authorization", user.encode())]
         oldest = self.truth.oldest(path.rpartition("/")[2], self)
         messages: list[Any] = []
@@ -140,7 +146,7 @@ class Worker:
             messages.append(message)
 
         started = time.perf_counter()
-        await self.app(http_scope(path, headers=headers), receive, send)
+        await (self.plain if plain else self.app)(http_scope(path, headers=headers), receive, send)
         seconds = time.perf_counter() - started
         lines = dict(messages[0]["headers"])
         body = b"".join(message.get("body", b"") for message in messages[1:])
