@@ -77,9 +77,7 @@ class RedisLog:
 
     async def confirm(self) -> Answer:
         """One script."""
-        arguments = (secrets.token_hex(8), LOG_LENGTH, self._trusting)
-        epoch, clock, floor, soft = await self._run("confirm", lambda: self._eval(CONFIRM, *arguments))
-        return Answer(_text(epoch), _position(clock), _position(floor), (), _position(soft))
+        return await self._run("confirm", self._confirm)
 
     async def ask(self, tags: Sequence[str]) -> Answer:
         """One HMGET; a script besides where there is no control state, or none that can be read."""
@@ -109,16 +107,11 @@ class RedisLog:
             len(purge.tags),
             *map(_bytes, (*purge.tags, *purge.patterns)),
         )
-        (epoch, id_, previous, everything), replicas = await self._run(
-            "append", lambda: self._append(arguments, replicate=replicate)
-        )
-        replicated = not replicate or replicas > 0
-        return Appended(_text(epoch), _position(id_), _position(previous), replicated, bool(everything))
+        return await self._run("append", lambda: self._append(arguments, replicate=replicate))
 
     async def read(self, after: int) -> list[Record]:
         """One XRANGE."""
-        entries = await self._run("read", lambda: self._xrange(b"(" + _id(after)))
-        return self._records(entries)
+        return await self._run("read", lambda: self._xrange(b"(" + _id(after)))
 
     async def follow(self, after: int) -> list[Record]:
         """One XREAD that waits, on a connection of its own and without the deadline of other calls."""
@@ -127,26 +120,36 @@ class RedisLog:
                 streams = await self._link.blocking(
                     "XREAD", "COUNT", PAGE, "BLOCK", BLOCK_MS, "STREAMS", self._keys[1], _id(after), key=self._keys[1]
                 )
+            return self._records(_of_one_stream(streams))
         except Exception as error:
             raise TierError(f"{self!r}: {describe(error)}") from error
-        return self._records(_of_one_stream(streams))
 
-    # ---- commands ----
+    # ---- commands: what comes back may be anything, and what it cannot be raises within `_run`, too ----
 
-    async def _hmget(self, fields: list[bytes]) -> list[Any]:
+    async def _confirm(self) -> Answer:
+        epoch, clock, floor, soft = await self._eval(CONFIRM, secrets.token_hex(8), LOG_LENGTH, self._trusting)
+        return Answer(_text(epoch), _position(clock), _position(floor), (), _position(soft))
+
+    async def _hmget(self, fields: list[bytes]) -> list[bytes | None]:
         try:
-            found: list[Any] = await self._link.command("HMGET", self._keys[0], *fields)
+            found = _list(await self._link.command("HMGET", self._keys[0], *fields), len(fields))
         except ResponseError as error:
             if not str(error).startswith("WRONGTYPE"):
                 raise
             return [None] * len(fields)
+        if not all(value is None or type(value) is bytes for value in found):
+            raise TierError("a reply that answers another question")
         return found
 
-    async def _xrange(self, first: bytes) -> list[Any]:
-        found: Any = await self._link.command("XRANGE", self._keys[1], first, "+", "COUNT", PAGE)
-        return list(found)
+    async def _xrange(self, first: bytes) -> list[Record]:
+        return self._records(_list(await self._link.command("XRANGE", self._keys[1], first, "+", "COUNT", PAGE)))
 
-    async def _append(self, arguments: tuple[str | int | bytes, ...], *, replicate: bool) -> tuple[list[Any], int]:
+    async def _append(self, arguments: tuple[str | int | bytes, ...], *, replicate: bool) -> Appended:
+        (epoch, id_, previous, everything), replicas = await self._recorded(arguments, replicate=replicate)
+        replicated = not replicate or replicas > 0
+        return Appended(_text(epoch), _position(id_), _position(previous), replicated, bool(everything))
+
+    async def _recorded(self, arguments: tuple[str | int | bytes, ...], *, replicate: bool) -> tuple[list[Any], int]:
         try:
             return await self._eval_and_wait(arguments) if replicate else (await self._eval(APPEND, *arguments), 0)
         except ResponseError as error:
@@ -215,6 +218,13 @@ def _of_one_stream(streams: Any) -> list[Any]:
         (pages,) = streams.values()
         return [entry for page in pages for entry in page] if pages and isinstance(pages[0], list) else list(pages)
     return list(streams[0][1])
+
+
+def _list(reply: Any, length: int | None = None) -> list[Any]:
+    """`reply`, if it is a list, of `length` where that is known: it may be the answer to another question."""
+    if not isinstance(reply, list) or (length is not None and len(reply) != length):
+        raise TierError(f"a reply that answers another question: {str(reply)[:40]!r}")
+    return reply
 
 
 def _bytes(tag: str) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from redis.exceptions import ConnectionError, ReadOnlyError
+from redis.exceptions import ConnectionError, InvalidResponse, ReadOnlyError
 
 Argument = bytes | str | int | float
 Command = Sequence[Argument]
@@ -52,6 +52,9 @@ class OwnConnections:
         self._busy.add(connection)
         try:
             await connection.connect()
+            if await _has_unread(connection):  # closed by the server, or more than the reply to the last command
+                await connection.disconnect(nowait=True)
+                await connection.connect()
             await connection.send_command(*command)
             reply = await self._parse(connection, command[0])
         except BaseException:
@@ -90,6 +93,13 @@ class OwnConnections:
 
     def __repr__(self) -> str:
         return f"<OwnConnections idle={len(self._idle)} busy={len(self._busy)}>"
+
+
+async def _has_unread(connection: Any) -> bool:
+    # Up to redis-py 8 it had the other name, and its `can_read` took a timeout.
+    check = connection.can_read if hasattr(type(connection), "can_read") else connection.can_read_destructive
+    unread: bool = await check()
+    return unread
 
 
 class Client(ABC):
@@ -180,7 +190,8 @@ class SingleClient(Client):
             yield keys
 
     async def ping(self) -> None:
-        await self.redis.execute_command("PING")
+        if await self.redis.execute_command("PING") not in (True, b"PONG"):  # redis-py makes one of the other
+            raise InvalidResponse("no PONG")
 
     async def aclose(self) -> None:
         await self._own.aclose()

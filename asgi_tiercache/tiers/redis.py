@@ -247,8 +247,10 @@ class RedisTier(Tier):
             return []
         try:  # as in `_translated`, which would cost every hit a microsecond more
             if len(keys) == 1:
-                return [await self._link.ask(b"GET", self._key(keys[0]))]
-            return await self._link.ask_many(list(map(self._key, keys)))
+                found = [await self._link.ask(b"GET", self._key(keys[0]))]
+            else:
+                found = await self._link.ask_many(list(map(self._key, keys)))
+            return _checked(found, len(keys))
         except Exception as error:
             raise TierError(f"{self.name}: {describe(error)}") from error
 
@@ -322,6 +324,21 @@ class RedisTier(Tier):
             yield
         except Exception as error:
             raise TierError(f"{self.name}: {describe(error)}") from error
+
+
+def _checked(found: Any, number: int) -> list[bytes | None]:
+    """`found`, if it can be the answer: it may come from a connection on which questions and answers are out of step.
+
+    Raises:
+        TierError: it cannot.
+    """
+    if type(found) is list and len(found) == number:
+        for data in found:
+            if type(data) is not bytes and data is not None:
+                break
+        else:
+            return found
+    raise TierError("a reply of another kind than was asked for")
 
 
 def _replies(replies: list[Any]) -> list[Any]:

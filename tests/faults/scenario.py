@@ -7,12 +7,13 @@ import contextlib
 import itertools
 import statistics
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.engine.doubles import written
-from tests.faults.scene import MAX_LAG, USERS, Answer, Worker, workers
+from tests.faults.scene import KINDS, MAX_LAG, USERS, Answer, Worker, workers
 from tests.faults.table import Figures, Row, Stage
 
 DEADLINE = 0.3
@@ -36,6 +37,8 @@ class Load:
     two: Worker
     new: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     present: Iterator[int] = field(default_factory=lambda: itertools.cycle(range(PRESENT)))
+    filled: deque[tuple[str, str | None]] = field(default_factory=deque)
+    """What the first worker was asked for, and the second was not yet."""
 
     async def prepare(self) -> float:
         """Fill Redis, and ask as in the run; the median seconds of a request that Redis was asked for."""
@@ -43,7 +46,8 @@ class Load:
             for path, user in _paths(f"p{number}"):
                 await self.one.ask(path, user)
         await written(self.one.cache)
-        usual = [await self._cold(worker) for worker in (self.one, self.two) for _ in range(10)]
+        usual = [await self._cold(worker) for worker in (self.one, self.two) for _ in range(2 * AT_ONCE)]
+        await written(self.one.cache)
         return statistics.median(answer.seconds for answer in usual)
 
     def in_flight(self) -> list[asyncio.Task[Answer]]:
@@ -55,27 +59,29 @@ class Load:
     async def round(self) -> Sequence[Answer]:
         """One request of each kind, all at once."""
         hot = [worker.ask(f"/item/p{next(self.present)}") for worker in (self.one, self.two)]
-        return await asyncio.gather(*hot, self._cold(self.one), self._cold(self.two), self._found(), self._found())
+        return await asyncio.gather(*hot, self._cold(self.one), self._cold(self.two), self._found())
 
     async def costs_while_open(self) -> list[float]:
-        """Seconds of requests that find the breaker open, one after the other."""
+        """Seconds by which requests that find the breaker open take longer than the app without a cache."""
         costs = []
         for worker in (self.one, self.two):
             if not worker.uses_redis:
                 answer = await self._cold(worker)
                 if not worker.uses_redis:
-                    costs.append(answer.seconds)
+                    plain = await worker.ask("/item/plain", plain=True)
+                    costs.append(answer.seconds - plain.seconds)
         return costs
 
     async def _cold(self, worker: Worker) -> Answer:
         number = next(self.new)
-        path, user = _paths(f"n{number}")[number % 4]
+        path, user = _paths(f"n{number}")[number % 5]
+        if worker is self.one:
+            self.filled.append((path, user))
         return await worker.ask(path, user)
 
     async def _found(self) -> Answer:
-        number = next(self.present)
-        path, user = _paths(f"p{number}")[number % 4]
-        return await self.two.ask(path, user)
+        """An answer of the second worker's to what the first has filled a while ago."""
+        return await self.two.ask(*self.filled.popleft())
 
 
 @contextlib.asynccontextmanager
@@ -101,7 +107,8 @@ async def play(row: Row, stage: Stage, *, seconds: float | None = None) -> Figur
     """
     options = {"deadline": DEADLINE, "max_lag": MAX_LAG, "max_unverified": MAX_UNVERIFIED}
     async with nothing_left(), workers(stage.proxy.url, **options) as (one, two):
-        one.lag = two.lag = MAX_LAG + MAX_UNVERIFIED
+        for worker in (one, two):
+            worker.lag, worker.padding = MAX_LAG + MAX_UNVERIFIED, row.padding
         load = Load(one, two)
         usual = await load.prepare()
         flying = load.in_flight()
@@ -172,4 +179,5 @@ async def _shared(load: Load) -> bool:
 
 
 def _paths(item: str) -> list[tuple[str, str | None]]:
-    return [(f"/item/{item}", None), (f"/free/{item}", None), *((f"/mine/{item}", user) for user in USERS)]
+    """Every way to ask for `item`, and who asks."""
+    return [(f"/{kind}/{item}", user) for kind in KINDS for user in (USERS if kind == "mine" else (None,))]

@@ -43,7 +43,9 @@ class Row:
         recovery: How it ends, in words.
         opens: Whether the circuit breaker must open; None: it may.
         seconds: How long it lasts.
-        asked_in_vain: Deadlines that a request may wait for, where the fault leaves the breaker closed.
+        asked_in_vain: Deadlines that one request may wait for.
+        padding: Bytes of the bodies.
+        rare: Played by `make test-long` alone.
         test: Where it is shown, below `tests/`.
     """
 
@@ -52,10 +54,12 @@ class Row:
     end: Act
     clients: str
     receipts: Receipts = "held"
-    recovery: str = "the next probe that is answered closes the breaker"
+    recovery: str = "a probe"
     opens: bool | None = True
-    seconds: float = 0.8
+    seconds: float = 0.4
     asked_in_vain: int = 1
+    padding: int = 500
+    rare: bool = False
     test: str = "faults.test_network_faults::test_a_fault_of_the_network"
 
 
@@ -66,7 +70,8 @@ class Figures:
     added: float
     """Seconds that the slowest request in flight took longer than such requests take."""
     open_cost: float | None
-    """Median seconds of a request that no tier was asked for, app included; None where the breaker stayed closed."""
+    """Median seconds by which a request that found the breaker open took longer than the app by itself takes; None
+    where the breaker stayed closed."""
     requests: int
     """Answers that were checked."""
     recovery: float

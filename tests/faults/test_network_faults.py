@@ -21,14 +21,14 @@ def stage(own_redis: RedisServer) -> Iterator[Stage]:
         yield Stage(own_redis, proxy)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.long] * row.rare, id=row.name) for row in ROWS])
 def test_a_fault_of_the_network(stage: Stage, row: Row) -> None:
     asyncio.run(play(row, stage))
     gc.collect()  # a connection that nobody closed warns
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS])
 def test_a_fault_of_the_network_that_lasts(stage: Stage, row: Row) -> None:
     asyncio.run(play(row, stage, seconds=6.0))
     gc.collect()
