@@ -39,6 +39,29 @@ def nothing(_: Stage) -> None:
     pass
 
 
+class Repeated:
+    """Sends commands twenty times a second, from a thread."""
+
+    def __init__(self, *commands: tuple[Any, ...]) -> None:
+        self._commands = commands
+        self._ending = threading.Event()
+
+    def begin(self, stage: Stage) -> None:
+        self._ending.clear()
+        self._thread = threading.Thread(target=self._go_on, args=(stage.redis.port,))
+        self._thread.start()
+
+    def end(self, _: Stage) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def _go_on(self, port: int) -> None:
+        with Redis(port=port) as client:
+            while not self._ending.wait(0.05):
+                for command in self._commands:
+                    client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
 def fill_up(stage: Stage) -> None:
     """No byte more may be stored."""
     info = stage.admin("INFO", "memory")
@@ -129,7 +152,13 @@ def _row(name: str, begin: Act, end: Act = nothing, **said: Any) -> Row:
 
 
 _FREED = does(("CONFIG", "SET", "maxmemory", 0), ("CONFIG", "SET", "maxmemory-policy", "noeviction"))
+_FLUSHES, _KILLS = Repeated(("FLUSHALL",)), Repeated(("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+_STRANGE = "for _, key in ipairs(redis.call('KEYS', '*api:response*')) do redis.call('DEL', key) redis.call('LPUSH', key, 1) end"
 _KEYS = (
+    _row("FLUSHALL, twenty times a second", _FLUSHES.begin, _FLUSHES.end, seconds=1.0),
+    _row("`CLIENT KILL`, twenty times a second", _KILLS.begin, _KILLS.end, seconds=1.0, clients=MISSES,
+         recovery="connections are made anew"),
+    _row("every entry is a list of somebody else's", does(("EVAL", _STRANGE, 0)), recovery="entries are written over them"),
     _row("FLUSHALL", does(("FLUSHALL",))),
     _row("SCRIPT FLUSH", does(("SCRIPT", "FLUSH")), clients="nothing", recovery="scripts are sent whole"),
     _row("the control hash evicted", does(("DEL", CONTROL))),

@@ -97,16 +97,17 @@ async def nothing_left() -> Any:
     assert unheard == []
 
 
-async def play(row: Row, stage: Stage, *, seconds: float | None = None) -> Figures:
+async def play(row: Row, stage: Stage, *, seconds: float | None = None, url: str | None = None) -> Figures:
     """What was measured; fails where a promise was broken.
 
     Args:
         row: Which fault.
         stage: Where it is made.
         seconds: How long it lasts; default: as the row says.
+        url: How the workers reach Redis; default: through the proxy.
     """
     options = {"deadline": DEADLINE, "max_lag": MAX_LAG, "max_unverified": MAX_UNVERIFIED}
-    async with nothing_left(), workers(stage.proxy.url, **options) as (one, two):
+    async with nothing_left(), workers(url or stage.proxy.url, **options) as (one, two):
         for worker in (one, two):
             worker.lag, worker.padding = MAX_LAG + MAX_UNVERIFIED, row.padding
         load = Load(one, two)
