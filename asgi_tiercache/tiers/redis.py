@@ -252,6 +252,8 @@ class RedisTier(Tier):
                 found = await self._link.ask_many(list(map(self._key, keys)))
             return _checked(found, len(keys))
         except Exception as error:
+            if isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE"):
+                return [None] * len(keys)  # somebody else's key, which says nothing of Redis
             raise TierError(f"{self.name}: {describe(error)}") from error
 
     async def set_many(self, writes: Sequence[Write]) -> None:

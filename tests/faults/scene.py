@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -94,7 +95,7 @@ class Worker:
     says itself how it may be cached; `/mine/{id}`, keyed by `Authorization`.
     """
 
-    def __init__(self, url: str, truth: Truth, **options: Any) -> None:
+    def __init__(self, redis: str | Redis, truth: Truth, **options: Any) -> None:
         self.truth = truth
         self.lag = MAX_LAG
         """Seconds after which it has to know what another has invalidated; more where a test cuts it off."""
@@ -106,7 +107,8 @@ class Worker:
         self.padding = 500
         """Bytes by which answers are longer than they had to be."""
         policy = Policy(ttl=300, tags=["item:{id}"])
-        self.cache = TierCache.from_url(url, **options)
+        make: Any = TierCache.from_url if isinstance(redis, str) else TierCache.from_client
+        self.cache = make(redis, **options)
         self.plain = Starlette(routes=[Route(f"/{kind}/{{id}}", self._page) for kind in KINDS])
         """The app without its cache."""
         self.app = TierCacheMiddleware(
