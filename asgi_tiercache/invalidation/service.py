@@ -121,9 +121,9 @@ class Invalidation:
         verdict = self.judge_here(entry)
         if verdict is Verdict.INVALID or (verdict is not Verdict.UNKNOWN and not strict):
             return verdict
-        if strict and self.lease.trust(self._clock.monotonic()) is not Trust.VERIFIED:
-            if await self.confirm() is not Trust.VERIFIED:
-                return Verdict.INVALID  # what answers may be a replica that is cut off
+        leased = self._clock.monotonic() < self.lease.until
+        if strict and not leased and await self.confirm() is not Trust.VERIFIED:
+            return Verdict.INVALID  # what answers may be a replica that is cut off
         sent = self.knowledge.stamp()
         answer = await self._try(lambda: self.log.ask(entry.tags))
         if answer is None or not self._hear(answer, sent) or answer.epoch != sent.epoch:

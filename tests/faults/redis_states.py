@@ -59,7 +59,7 @@ class Repeated:
         with Redis(port=port) as client:
             while not self._ending.wait(0.05):
                 for command in self._commands:
-                    client.execute_command(*command)  # type: ignore[no-untyped-call]
+                    client.execute_command(*command)
 
 
 def fill_up(stage: Stage) -> None:
@@ -147,29 +147,59 @@ class Loading:
 
 
 def _row(name: str, begin: Act, end: Act = nothing, **said: Any) -> Row:
-    given = {"clients": NOTHING, "receipts": "either", "recovery": NEW_EPOCH, "opens": None, "test": TEST, "seconds": 0.3}
+    given = {
+        "clients": NOTHING,
+        "receipts": "either",
+        "recovery": NEW_EPOCH,
+        "opens": None,
+        "test": TEST,
+        "seconds": 0.3,
+    }
     return Row(name=name, begin=begin, end=end, **{**given, **said})
 
 
 _FREED = does(("CONFIG", "SET", "maxmemory", 0), ("CONFIG", "SET", "maxmemory-policy", "noeviction"))
 _FLUSHES, _KILLS = Repeated(("FLUSHALL",)), Repeated(("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
-_STRANGE = "for _, key in ipairs(redis.call('KEYS', '*api:response*')) do redis.call('DEL', key) redis.call('LPUSH', key, 1) end"
+_STRANGE = """for _, key in ipairs(redis.call('KEYS', '*api:response*')) do
+  redis.call('DEL', key)
+  redis.call('LPUSH', key, 1)
+end"""
 _KEYS = (
     _row("FLUSHALL, twenty times a second", _FLUSHES.begin, _FLUSHES.end, seconds=1.0),
-    _row("`CLIENT KILL`, twenty times a second", _KILLS.begin, _KILLS.end, seconds=1.0, clients=MISSES,
-         recovery="connections are made anew"),
-    _row("every entry is a list of somebody else's", does(("EVAL", _STRANGE, 0)), recovery="entries are written over them"),
+    _row(
+        "`CLIENT KILL`, twenty times a second",
+        _KILLS.begin,
+        _KILLS.end,
+        seconds=1.0,
+        clients=MISSES,
+        recovery="connections are made anew",
+    ),
+    _row(
+        "every entry is a list of somebody else's",
+        does(("EVAL", _STRANGE, 0)),
+        recovery="entries are written over them",
+    ),
     _row("FLUSHALL", does(("FLUSHALL",))),
     _row("SCRIPT FLUSH", does(("SCRIPT", "FLUSH")), clients="nothing", recovery="scripts are sent whole"),
     _row("the control hash evicted", does(("DEL", CONTROL))),
     _row("the log evicted", does(("DEL", LOG)), clients="nothing", recovery="the next invalidation begins it again"),
     _row("control hash and log evicted", does(("DEL", CONTROL, LOG))),
     _row("the control hash is a string", does(("DEL", CONTROL), ("SET", CONTROL, "x"))),
-    _row("the log is a list", does(("DEL", LOG), ("LPUSH", LOG, "x")), recovery="the next invalidation begins it again"),
+    _row(
+        "the log is a list", does(("DEL", LOG), ("LPUSH", LOG, "x")), recovery="the next invalidation begins it again"
+    ),
     _row("the log trimmed to nothing", does(("XTRIM", LOG, "MAXLEN", 0)), clients="nothing", recovery="none is needed"),
     *(
-        _row(f"an id in the log at {name}", does(("XADD", LOG, id_, "a", "b")), recovery="the next invalidation begins it again")
-        for name, id_ in (("the year 2096", "4000000000000-5"), ("2^63", "9000000000000-5"), ("its end", f"{TOP}-{TOP}"))
+        _row(
+            f"an id in the log at {name}",
+            does(("XADD", LOG, id_, "a", "b")),
+            recovery="the next invalidation begins it again",
+        )
+        for name, id_ in (
+            ("the year 2096", "4000000000000-5"),
+            ("2^63", "9000000000000-5"),
+            ("its end", f"{TOP}-{TOP}"),
+        )
     ),
     _row("a field of the control hash is garbage", does(("HSET", CONTROL, "clock", "garbage"))),
     _row("a field of the control hash deleted", does(("HDEL", CONTROL, "floor"))),
@@ -181,20 +211,57 @@ OTHER_FIELDS = (
 )
 """What the table says of any field, of each."""
 _SERVER = (
-    _row("out of memory, `noeviction`", fill_up, _FREED, clients="misses for what is new", seconds=0.8,
-         recovery="each write is tried"),
+    _row(
+        "out of memory, `noeviction`",
+        fill_up,
+        _FREED,
+        clients="misses for what is new",
+        seconds=0.8,
+        recovery="each write is tried",
+    ),
     _row("out of memory, `allkeys-lru`", evict("allkeys-lru"), _FREED, seconds=0.8),
     _row("out of memory, `volatile-lru`", evict("volatile-lru"), _FREED, seconds=0.8),
-    _row("every connection closed by `CLIENT KILL`", does(("CLIENT", "KILL", "TYPE", "normal")), clients=MISSES,
-         recovery="connections are made anew"),
-    _row("`CLIENT PAUSE` of writes, 2 s", does(("CLIENT", "PAUSE", 2000, "WRITE")), clients=MISSES, receipts="held",
-         opens=True, recovery=PROBED, seconds=2.0),
-    _row("`CLIENT PAUSE` of everything, 2 s", does(("CLIENT", "PAUSE", 2000, "ALL")), clients=MISSES, receipts="held",
-         opens=True, recovery=PROBED, seconds=2.0),
-    _row("a script that does not end (BUSY)", _without_end, does(("SCRIPT", "KILL")),
-         clients=MISSES, receipts="held", opens=True, recovery=PROBED),
-    _row("READONLY: made a replica", does(("REPLICAOF", "127.0.0.1", 1)), does(("REPLICAOF", "NO", "ONE")), clients=MISSES,
-         receipts="held", recovery=SENT),
+    _row(
+        "every connection closed by `CLIENT KILL`",
+        does(("CLIENT", "KILL", "TYPE", "normal")),
+        clients=MISSES,
+        recovery="connections are made anew",
+    ),
+    _row(
+        "`CLIENT PAUSE` of writes, 2 s",
+        does(("CLIENT", "PAUSE", 2000, "WRITE")),
+        clients=MISSES,
+        receipts="held",
+        opens=True,
+        recovery=PROBED,
+        seconds=2.0,
+    ),
+    _row(
+        "`CLIENT PAUSE` of everything, 2 s",
+        does(("CLIENT", "PAUSE", 2000, "ALL")),
+        clients=MISSES,
+        receipts="held",
+        opens=True,
+        recovery=PROBED,
+        seconds=2.0,
+    ),
+    _row(
+        "a script that does not end (BUSY)",
+        _without_end,
+        does(("SCRIPT", "KILL")),
+        clients=MISSES,
+        receipts="held",
+        opens=True,
+        recovery=PROBED,
+    ),
+    _row(
+        "READONLY: made a replica",
+        does(("REPLICAOF", "127.0.0.1", 1)),
+        does(("REPLICAOF", "NO", "ONE")),
+        clients=MISSES,
+        receipts="held",
+        recovery=SENT,
+    ),
 )
 _KILL = ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 _PASSWORD = AsAdmin([("CONFIG", "SET", "requirepass", "secret"), _KILL], [("CONFIG", "SET", "requirepass", "")])
@@ -209,7 +276,15 @@ _RIGHTS_ROWS = (
     _row("NOPERM: all rights taken", _RIGHTS.begin, _RIGHTS.end, **_REFUSED),
     _row("NOPERM: the right to write taken", _WRITES.begin, _WRITES.end, **_REFUSED),
     _row("`maxclients` reached", _CLIENTS.begin, _CLIENTS.end, **_REFUSED, opens=True),
-    _row("LOADING: restarted with much to load", _LOADING.begin, _LOADING.end, clients=MISSES, receipts="held",
-         recovery=PROBED, opens=True, seconds=1.0),
+    _row(
+        "LOADING: restarted with much to load",
+        _LOADING.begin,
+        _LOADING.end,
+        clients=MISSES,
+        receipts="held",
+        recovery=PROBED,
+        opens=True,
+        seconds=1.0,
+    ),
 )
 ROWS = (*_KEYS, *_SERVER, *_RIGHTS_ROWS)

@@ -27,7 +27,9 @@ POOLS: dict[str, Callable[[str], ConnectionPool]] = {
 
 
 @pytest.mark.parametrize("pool", list(POOLS))
-def test_an_application_that_holds_every_connection_of_the_pool_is_left_alone(own_redis: RedisServer, pool: str) -> None:
+def test_an_application_that_holds_every_connection_of_the_pool_is_left_alone(
+    own_redis: RedisServer, pool: str
+) -> None:
     async def body() -> None:
         client: Any = Redis.from_pool(POOLS[pool](own_redis.url))
         async with nothing_left(), client:

@@ -28,6 +28,8 @@ from tests.tiers.doubles import Recorder
 T = TypeVar("T")
 
 DEADLINE = 5.0
+END = 2**64 - 1
+"""The largest number in an id of a stream."""
 
 
 class Redises:
@@ -155,7 +157,7 @@ def test_a_clock_of_the_server_that_was_a_day_ahead_costs_an_epoch(redises: Redi
     with_log(redises, use)
 
 
-@pytest.mark.parametrize("top", ["4000000000000-5", "9000000000000-5", f"{2**64 - 1}-{2**64 - 2}", f"{2**64 - 1}-{2**64 - 1}"])
+@pytest.mark.parametrize("top", ["4000000000000-5", "9000000000000-5", f"{END}-{END - 1}", f"{END}-{END}"])
 @pytest.mark.parametrize("control", ["kept", "lost"])
 def test_whoever_sets_the_stream_ahead_does_not_set_the_clock_ahead(redises: Redises, top: str, control: str) -> None:
     async def use(log: RedisLog) -> None:
@@ -166,7 +168,7 @@ def test_whoever_sets_the_stream_ahead_does_not_set_the_clock_ahead(redises: Red
                 client.delete(redises.control)
         made = [await log.append(Purge((tag,))) for tag in "bc"]
         assert (made[0].epoch == first.epoch) is (control == "kept")
-        assert first.id < made[0].id + 1 < made[1].id + 1 < first.id + position_at(60)
+        assert first.id <= made[0].id < made[1].id < first.id + position_at(60)
         assert [record.id for record in await log.read(0)][-2:] == [appended.id for appended in made]
         assert (await log.ask(["c"])).ids == (made[1].id,)
 
@@ -562,7 +564,7 @@ def test_a_replica_cannot_confirm_that_nothing_was_invalidated(own_redis: RedisS
         await log.append(Purge(("a",)))
         with redises.client() as client:
             client.execute_command("REPLICAOF", "127.0.0.1", "1")
-            with pytest.raises(TierError, match="READONLY|ReadOnly"):
+            with pytest.raises(TierError, match="ReadOnlyError"):
                 await log.confirm()
             client.execute_command("REPLICAOF", "NO", "ONE")
         await log.confirm()
