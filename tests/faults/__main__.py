@@ -7,27 +7,46 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.faults import network
+from tests.faults import network, processes
 from tests.faults.proxy import FaultProxy
 from tests.faults.scenario import play
-from tests.faults.table import Figures, Row, Stage
+from tests.faults.table import Case, Figures, Row, Stage
 from tests.servers import RedisServer, find_binaries
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- made by python -m tests.faults: begin -->", "<!-- made by python -m tests.faults: end -->"
-ROWS: tuple[Row, ...] = network.ROWS
-HEAD = "| fault | what clients see | added ms | us, breaker open | invalidations | recovers by | s | test |"
+TABLES: dict[str, Sequence[Row]] = {"The network, and the server at its other end": network.ROWS}
+"""Rows that `play` plays, by the heading that they stand under."""
+CASES: Sequence[Case] = processes.CASES
+LINE = "| fault | what clients see | ms added | µs, breaker open | invalidations | recovers by | within s | shown by |"
+CASE_LINE = "| fault | what clients see | invalidations | recovers by | measured | shown by |"
 
 
-def render(measured: Sequence[tuple[Row, Sequence[Figures]]]) -> str:
-    """The table, as it stands between the two marks."""
-    return "\n".join([HEAD, "|" + " --- |" * (HEAD.count("|") - 1), *(line(row, runs) for row, runs in measured)])
+def render(rows: dict[str, Sequence[tuple[Row, Sequence[Figures]]]], cases: Sequence[tuple[Case, str]]) -> str:
+    """The tables, as they stand between the two marks."""
+    lines = []
+    for title, measured in rows.items():
+        lines += [f"### {title}", "", *_head(LINE), *(line(row, runs) for row, runs in measured), ""]
+    if cases:
+        lines += ["### Processes and clients", "", *_head(CASE_LINE), *(case_line(*case) for case in cases)]
+    return "\n".join(lines).strip()
+
+
+def _head(line: str) -> tuple[str, str]:
+    return line, "|" + " --- |" * (line.count("|") - 1)
+
+
+def case_line(case: Case, figure: str) -> str:
+    """One row of the second kind."""
+    cells = (case.name, case.clients, case.receipts, case.recovery, figure, f"`{case.test}`")
+    return f"| {' | '.join(cells)} |"
 
 
 def line(row: Row, runs: Sequence[Figures]) -> str:
@@ -57,23 +76,31 @@ def _receipts(runs: Sequence[Figures]) -> str:
     return "held, then replayed" if not durable else f"{durable} durable, {held} held, then replayed"
 
 
-def _measure(row: Row, runs: int) -> list[Figures]:
+def measured(row: Row, runs: int) -> list[Figures]:
+    """What `runs` runs of `row` have measured, each before a Redis of its own."""
     figures = []
     for _ in range(runs):
-        server = RedisServer(next(iter(find_binaries().values()))).start()
-        try:
-            with FaultProxy(server.port) as proxy:
-                figures.append(asyncio.run(play(row, Stage(server, proxy))))
-        finally:
-            server.close()
+        with _own_redis() as server, FaultProxy(server.port) as proxy:
+            figures.append(asyncio.run(play(row, Stage(server, proxy))))
+    sys.stderr.write(line(row, figures) + "\n")
     return figures
 
 
-def _measured(rows: Sequence[Row], runs: int) -> Iterator[tuple[Row, Sequence[Figures]]]:
-    for row in rows:
-        figures = _measure(row, runs)
-        sys.stderr.write(line(row, figures) + "\n")
-        yield row, figures
+def measured_case(case: Case) -> str:
+    """The figure of one run of `case`."""
+    with _own_redis() as server:
+        figure = case.play(server)
+    sys.stderr.write(case_line(case, figure) + "\n")
+    return figure
+
+
+@contextlib.contextmanager
+def _own_redis() -> Iterator[RedisServer]:
+    server = RedisServer(next(iter(find_binaries().values())))
+    try:
+        yield server.start()
+    finally:
+        server.close()
 
 
 def written_into(document: str, table: str) -> str:
@@ -91,8 +118,12 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", help="write the table to standard output alone")
     told = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    rows = [row for row in ROWS if told.only in row.name]
-    table = render(list(_measured(rows, told.runs)))
+    rows = {
+        title: [(row, measured(row, told.runs)) for row in rows if told.only in row.name]
+        for title, rows in TABLES.items()
+    }
+    cases = [(case, measured_case(case)) for case in CASES if told.only in case.name]
+    table = render(rows, cases)
     if told.print or told.only:
         sys.stdout.write(table + "\n")
     else:

@@ -56,11 +56,32 @@ class Row:
     receipts: Receipts = "held"
     recovery: str = "a probe"
     opens: bool | None = True
-    seconds: float = 0.4
+    seconds: float = 0.3
     asked_in_vain: int = 1
     padding: int = 500
     rare: bool = False
     test: str = "faults.test_network_faults::test_a_fault_of_the_network"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A fault that is played in a way of its own.
+
+    Args:
+        name: As it appears in the table.
+        play: Makes the fault before a Redis, holds the cache to what is promised, and tells its figure.
+        clients: What clients see, in words.
+        receipts: What becomes of invalidations.
+        recovery: How it ends.
+        test: Where it is shown, below `tests/`.
+    """
+
+    name: str
+    play: Callable[[RedisServer], str]
+    clients: str
+    receipts: str
+    recovery: str
+    test: str
 
 
 @dataclass(frozen=True, slots=True)
