@@ -37,10 +37,10 @@ from asgi_tiercache.keys.template import literal_tag
 from asgi_tiercache.logs import FailureLog
 from asgi_tiercache.outbox import Outboxes
 from asgi_tiercache.purging import Purger, Purging
-from asgi_tiercache.signals import BreakerChanged, Signals, TierFailed
+from asgi_tiercache.signals import Signals
 from asgi_tiercache.stats import RegionSize, Stats
 from asgi_tiercache.statsapp import make_stats_app
-from asgi_tiercache.tiers.breaker import Breaker
+from asgi_tiercache.tiers.breaker import AT_ONCE, Breaker
 from asgi_tiercache.tiers.guard import Guarded
 from asgi_tiercache.tiers.leases import NO_LEASES, Leases
 from asgi_tiercache.tiers.memory import Memory
@@ -126,7 +126,7 @@ class TierCache(Purging):
         super().__init__(purger, self.engine.invalidation, events)
         self._stats = Stats(self._regions)
         self._stats.listen_to(self.engine.signals)
-        self.engine.signals.subscribe(FailureLog(), BreakerChanged, TierFailed)
+        self.engine.signals.subscribe(FailureLog(), *FailureLog.KINDS)
         self._place = Place(self.engine.memory.bucket(_DIRECT.region), _DIRECT)
         self._codec = codec_for(Any, where="cache.set")
         self._home: asyncio.AbstractEventLoop | None = None
@@ -442,7 +442,9 @@ def _engine(
 ) -> Engine:
     """Memory, the lower tier behind its guard, and the log, put together."""
     signals = Signals()
-    breaker = Breaker(tier=l2.name if l2 else "L2", deadline=deadline, clock=clock, signals=signals)
+    at_once = l2.link.at_once if isinstance(l2, RedisTier) else AT_ONCE
+    name = l2.name if l2 else "L2"
+    breaker = Breaker(tier=name, deadline=deadline, clock=clock, signals=signals, at_once=at_once)
     if isinstance(log, RedisLog):
         log.breaker = breaker  # one server, one judgement on whether it is well
     tiers = [] if l2 is None else [Guarded(l2, breaker, clock=clock, signals=signals)]

@@ -91,7 +91,9 @@ class RedisLeases:
         return f"<RedisLeases {self._link!r}>"
 
     async def acquire(self, key: str, seconds: float) -> Lease | Busy | None:
-        """One command, on the shortest way."""
+        """One command, on the shortest way; none where Redis takes no writes at the moment."""
+        if self._breaker.writes.state != "closed":
+            return None
         name, token = self._name(key), secrets.token_hex(8).encode()
         seconds = min(max(seconds, 0.001), LONGEST_LEASE)
         try:
@@ -99,7 +101,9 @@ class RedisLeases:
         except RuntimeError:
             return None  # this loop is ending
         try:
-            reply = await self.ask(lambda: self._link.ask(b"SET", name, token, b"NX", b"PX", _ms(seconds)))
+            reply = await self.ask(
+                lambda: self._link.ask(b"SET", name, token, b"NX", b"PX", _ms(seconds)), patient=False
+            )
         except asyncio.CancelledError:
             lease.end(Ended.GONE)
             lease.keep()  # Redis may have heard of it
@@ -116,8 +120,13 @@ class RedisLeases:
 
     # ---- for the leases ----
 
-    async def ask(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """What `call` returns, under the breaker; an exception is returned, too."""
+    async def ask(self, call: Callable[[], Awaitable[Any]], *, patient: bool = True) -> Any:
+        """What `call` returns, under the breaker; an exception is returned, too.
+
+        Args:
+            call: Asks Redis.
+            patient: Wait for a turn, though others have waited for theirs for long.
+        """
 
         async def asked() -> Any:
             try:
@@ -126,7 +135,7 @@ class RedisLeases:
                 return refusal
 
         try:
-            reply = await self._breaker.run("lease", asked, probe=self._link.ping)
+            reply = await self._breaker.run("lease", asked, probe=self._link.ping, patient=patient)
         except TierError as error:
             return error
         if isinstance(reply, ResponseError):
