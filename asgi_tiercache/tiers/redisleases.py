@@ -1,12 +1,14 @@
 """Leases in Redis: a key with an expiry and a random token in it, and a channel of the same name.
 
 A free lease costs one `SET NX PX`, and its end one script. Whoever finds it held costs `SUBSCRIBE` and `PTTL` besides,
-and sleeps until the holder says that it is done, or until the lease has run out.
+and sleeps until the holder says that it is done, or until the lease has run out. Meanwhile one `PING` per worker now
+and then tells whether there is still a Redis to hear from.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import secrets
 from collections.abc import Awaitable, Callable
@@ -19,7 +21,7 @@ from asgi_tiercache.signals import Signals, TierFailed
 from asgi_tiercache.tiers.breaker import Breaker, describe
 from asgi_tiercache.tiers.clients import Script
 from asgi_tiercache.tiers.leases import Busy, Ended, Lease
-from asgi_tiercache.tiers.loops import PerLoop, end, first
+from asgi_tiercache.tiers.loops import OneTask, PerLoop, end, first
 from asgi_tiercache.tiers.messages import Message, Messages
 from asgi_tiercache.tiers.redis import RedisLink
 from asgi_tiercache.types import Clock
@@ -85,6 +87,7 @@ class RedisLeases:
         self._prefix = prefix
         self._deaf_until = clock.monotonic()
         self._held: PerLoop[dict[asyncio.Task[None], RedisLease]] = PerLoop(dict, self._let_go)
+        self._watching = PerLoop(OneTask, OneTask.aclose)
         self._messages = PerLoop(lambda: Messages(link, clock, breaker.deadline.seconds), _close)
 
     def __repr__(self) -> str:
@@ -116,6 +119,7 @@ class RedisLeases:
     async def aclose(self) -> None:
         """End the running loop's leases, within the deadline, and its connection for messages."""
         await self._held.aclose()
+        await self._watching.aclose()
         await self._messages.aclose()
 
     # ---- for the leases ----
@@ -160,6 +164,8 @@ class RedisLeases:
         with messages.waiting(name) as heard:
             # First this, then a look: what ends after the look is told, what has ended before it is gone.
             listening = await self._subscribe(messages, name)
+            if listening:  # the task outlives the request that happens to be the first
+                contextvars.Context().run(self._watching.get().begin, lambda: self._watch(messages))
             message, pause = (heard, math.inf) if listening else _deaf()
             while (left := await self._left(name, seconds)) is not None:
                 if not left and not message.done():
@@ -173,6 +179,16 @@ class RedisLeases:
                 elif self.clock.monotonic() >= until:
                     return Ended.PATIENCE
             return Ended.NOTHING
+
+    async def _watch(self, messages: Messages) -> None:
+        """Ask Redis whether it is still there, while anybody waits for a message: from a dead one none comes.
+
+        One question, however many wait. Where it is not answered, they hear so.
+        """
+        while messages.awaited:
+            await self.clock.sleep(self._breaker.deadline.seconds / 2)
+            if messages.awaited and isinstance(await self.ask(self._link.ping), TierError):
+                await messages.aclose()
 
     async def _run(self, script: Script, name: bytes, *arguments: bytes) -> Any:
         """What `script` returns: as `RedisLink.evaluate`, but on the shortest way, which needs no connection more."""

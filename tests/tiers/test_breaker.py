@@ -128,9 +128,9 @@ def test_three_failures_in_a_row_open_it() -> None:
 
     async def body() -> None:
         await bench.fail(2)
-        assert bench.breaker.state == "closed"
+        assert not bench.breaker.is_open
         await bench.fail()
-        assert bench.breaker.state == "open"
+        assert bench.breaker.is_open
 
     asyncio.run(body())
     assert bench.signals.of(BreakerChanged) == [BreakerChanged("L2", "open")]
@@ -401,13 +401,13 @@ def test_a_tier_that_answers_probes_and_nothing_else_is_asked_ever_more_seldom_a
 
 
 def test_a_probe_that_is_answered_slowly_is_a_failure() -> None:
-    bench = Bench(deadline=0.12)
+    bench = Bench(deadline=1.0)
 
     async def body() -> None:
         await bench.fail(3)
         bench.clock.tick(0.26)
         bench.remote.error = None
-        bench.remote.seconds = 0.08
+        bench.remote.seconds = 0.45
         with pytest.raises(TierError):
             await bench.run()
         await until(lambda: bench.breaker.state == "open")
@@ -522,17 +522,17 @@ def test_a_crowd_before_a_tier_that_hangs_opens_it_after_one_deadline() -> None:
 
 
 def test_answers_that_are_all_slow_open_it_after_one_deadline_in_all() -> None:
-    bench = Bench(deadline=0.12)
+    bench = Bench(deadline=0.3)
 
     async def body() -> float:
-        bench.remote.seconds = 0.08
+        bench.remote.seconds = 0.2
         started = time.perf_counter()
         for _ in range(10):  # what one request asks, one after the other
             with contextlib.suppress(TierError):
                 await bench.run()
         return time.perf_counter() - started
 
-    assert asyncio.run(body()) < 0.2
+    assert asyncio.run(body()) < 0.6
     assert bench.states() == ["open"]
 
 
