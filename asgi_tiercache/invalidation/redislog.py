@@ -75,6 +75,15 @@ class RedisLog:
     def __repr__(self) -> str:
         return f"<RedisLog {self._link!r} {self._keys[1]}>"
 
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether the breaker is open; looking at it may start the probe, as asking would."""
+        breaker = self.breaker
+        if breaker is None or not breaker.is_open:
+            return False
+        breaker.refuse(self._ping)
+        return True
+
     async def confirm(self) -> Answer:
         """One script."""
         return await self._run("confirm", self._confirm)

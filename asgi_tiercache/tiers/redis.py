@@ -62,16 +62,17 @@ class RedisLink:
             raise ConfigError("url", "give either a URL or a client")
         self._url = url
         self._given = None if client is None else GivenClient(client)
-        at_once = MAX_AT_ONCE
+        self.at_once = MAX_AT_ONCE
+        """Operations on one event loop that find a connection at the same time."""
         if self._given is not None:
             if credential_provider is not None:
                 raise ConfigError("credential_provider", "belongs to the client, which is given")
             make: Callable[[], Client] = self._given.get
-            at_once = min(at_once, self._given.max_connections)
+            self.at_once = min(MAX_AT_ONCE, self._given.max_connections)
         else:
             make = maker(url or "", credential_provider=credential_provider, max_connections=MAX_CONNECTIONS)
         # redis-py's pool raises where it has no connection left; a moment's wait under the deadline is better.
-        self._slots = PerLoop(lambda: asyncio.Semaphore(at_once))
+        self._slots = PerLoop(lambda: asyncio.Semaphore(self.at_once))
         self._clients = PerLoop(make, _close)
         self._kept = PerLoop(lambda: KeptConnections(self._clients.get().redis, limit=MAX_AT_ONCE))
         # A given client keeps its connections to itself, and in a cluster there is one pool for each node.

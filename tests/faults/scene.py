@@ -173,7 +173,8 @@ class Worker:
     @property
     def uses_redis(self) -> bool:
         """Whether its breaker is closed."""
-        return all(breaker["state"] == "closed" for breaker in self.cache.stats()["breakers"].values())
+        breaker = self.cache.stats()["breakers"].get("L2")
+        return breaker is None or breaker["state"] == "closed"
 
 
 @contextlib.asynccontextmanager

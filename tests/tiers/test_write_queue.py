@@ -99,13 +99,30 @@ def test_a_queue_is_full_by_bytes_as_well() -> None:
 
     async def body() -> None:
         queue = a_queue(tier, recorder, max_bytes=100)
-        for key, size in (("a", 40), ("b", 40), ("c", 40), ("d", 101)):
-            queue.put(a_write(key, b"x" * size))
+        for key in "abc":
+            queue.put(a_write(key, b"x" * 40))
             assert queue.bytes <= 100
-        assert len(queue) == 0
+        assert (queue.peek("a"), len(queue)) == (None, 2)
 
     asyncio.run(body())
-    assert len(recorder.seen) == 4
+    assert recorder.seen == [WriteDropped("L2", "queue full")]
+
+
+def test_a_write_larger_than_the_whole_queue_is_dropped_alone() -> None:
+    tier, recorder, told = ScriptedTier(), Recorder(), list[bool]()
+
+    async def body() -> None:
+        queue = a_queue(tier, recorder, max_bytes=100)
+        queue.put(a_write("a"))
+        queue.put(a_write("large", b"older"))
+        queue.put(a_write("large", b"x" * 101), told.append)
+        assert queue.peek("large") is None, "what it replaces must not come in its stead"
+        await queue.flush()
+
+    asyncio.run(body())
+    assert keys_of(tier.writes) == [["a"]]
+    assert recorder.seen == [WriteDropped("L2", "too large")]
+    assert told == [False]
 
 
 def test_batches_are_bounded_by_entries() -> None:
@@ -309,6 +326,41 @@ def test_a_tier_that_raises_loses_its_batch_and_the_queue_goes_on() -> None:
     asyncio.run(body())
     assert recorder.seen == [WriteDropped("L2", "L2: out of memory")]
     assert keys_of(tier.writes) == [["a"], ["b"]]
+
+
+def test_what_a_tier_raises_whatever_it_is_ends_no_queue() -> None:
+    tier, recorder, told = ScriptedTier(), Recorder(), list[bool]()
+
+    async def body() -> None:
+        queue = a_queue(tier, recorder)
+        tier.error = RuntimeError("unable to perform operation on a closed transport")
+        queue.put(a_write("a"), told.append)
+        await queue.flush()
+        tier.error = None
+        queue.put(a_write("b"), told.append)
+        await queue.flush()
+
+    asyncio.run(body())
+    assert told == [False, True]
+    assert len(recorder.seen) == 1
+
+
+def test_closing_over_a_tier_that_hangs_for_good_ends_and_tells_everybody_once() -> None:
+    tier, recorder, told = ScriptedTier(), Recorder(), list[bool]()
+    tier.hang()
+
+    async def body() -> None:
+        queue = a_queue(tier, recorder)
+        for number in range(2 * BATCH_ENTRIES):
+            queue.put(a_write(str(number)), told.append)
+        await ticks(3)
+        async with asyncio.timeout(5 * AT_LOOP_END):
+            await queue.aclose(within=0.01)
+        assert (len(queue), queue.bytes, queue.peek("0")) == (0, 0, None)
+
+    asyncio.run(body())
+    assert told == [False] * 2 * BATCH_ENTRIES
+    assert recorder.seen == [WriteDropped("L2", "closed")] * 2 * BATCH_ENTRIES
 
 
 def test_a_loop_that_ends_writes_what_is_queued() -> None:
