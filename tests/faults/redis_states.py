@@ -62,6 +62,13 @@ class Repeated:
                     client.execute_command(*command)
 
 
+def set_back(stage: Stage) -> None:
+    """As where the server's clock was an hour ahead until now."""
+    ahead = f"{round((time.time() + 3600) * 1000)}-5"
+    stage.admin("HSET", CONTROL, "clock", ahead)
+    stage.admin("XADD", LOG, ahead, "a", "b")
+
+
 def fill_up(stage: Stage) -> None:
     """No byte more may be stored."""
     info = stage.admin("INFO", "memory")
@@ -164,7 +171,16 @@ _STRANGE = """for _, key in ipairs(redis.call('KEYS', '*api:response*')) do
   redis.call('DEL', key)
   redis.call('LPUSH', key, 1)
 end"""
+_OTHER_VERSION = """for _, key in ipairs(redis.call('KEYS', '*api:response*')) do
+  redis.call('SETRANGE', key, 3, string.char(99))
+end"""
 _KEYS = (
+    _row("the server's clock set back by an hour", set_back, clients="nothing", recovery="ids go on from the last one"),
+    _row(
+        "every entry is of another version of the format",
+        does(("EVAL", _OTHER_VERSION, 0)),
+        recovery="entries are written over them",
+    ),
     _row("FLUSHALL, twenty times a second", _FLUSHES.begin, _FLUSHES.end, seconds=1.0),
     _row(
         "`CLIENT KILL`, twenty times a second",
@@ -179,21 +195,28 @@ _KEYS = (
         does(("EVAL", _STRANGE, 0)),
         recovery="entries are written over them",
     ),
-    _row("FLUSHALL", does(("FLUSHALL",))),
+    _row("FLUSHALL", does(("FLUSHALL",)), rare=True),
     _row("SCRIPT FLUSH", does(("SCRIPT", "FLUSH")), clients="nothing", recovery="scripts are sent whole"),
     _row("the control hash evicted", does(("DEL", CONTROL))),
     _row("the log evicted", does(("DEL", LOG)), clients="nothing", recovery="the next invalidation begins it again"),
-    _row("control hash and log evicted", does(("DEL", CONTROL, LOG))),
+    _row("control hash and log evicted", does(("DEL", CONTROL, LOG)), rare=True),
     _row("the control hash is a string", does(("DEL", CONTROL), ("SET", CONTROL, "x"))),
     _row(
         "the log is a list", does(("DEL", LOG), ("LPUSH", LOG, "x")), recovery="the next invalidation begins it again"
     ),
-    _row("the log trimmed to nothing", does(("XTRIM", LOG, "MAXLEN", 0)), clients="nothing", recovery="none is needed"),
+    _row(
+        "the log trimmed to nothing",
+        does(("XTRIM", LOG, "MAXLEN", 0)),
+        clients="nothing",
+        recovery="none is needed",
+        rare=True,
+    ),
     *(
         _row(
             f"an id in the log at {name}",
             does(("XADD", LOG, id_, "a", "b")),
             recovery="the next invalidation begins it again",
+            rare=name != "its end",
         )
         for name, id_ in (
             ("the year 2096", "4000000000000-5"),
@@ -202,8 +225,10 @@ _KEYS = (
         )
     ),
     _row("a field of the control hash is garbage", does(("HSET", CONTROL, "clock", "garbage"))),
-    _row("a field of the control hash deleted", does(("HDEL", CONTROL, "floor"))),
-    _row("the clock in the control hash in the year 2096", does(("HSET", CONTROL, "clock", "4000000000000-5"))),
+    _row("a field of the control hash deleted", does(("HDEL", CONTROL, "floor")), rare=True),
+    _row(
+        "the clock in the control hash in the year 2096", does(("HSET", CONTROL, "clock", "4000000000000-5")), rare=True
+    ),
 )
 OTHER_FIELDS = (
     *(_row(f"field `{field}` is garbage", does(("HSET", CONTROL, field, "garb age"))) for field in FIELDS),
@@ -220,11 +245,12 @@ _SERVER = (
         recovery="each write is tried",
     ),
     _row("out of memory, `allkeys-lru`", evict("allkeys-lru"), _FREED, seconds=0.8),
-    _row("out of memory, `volatile-lru`", evict("volatile-lru"), _FREED, seconds=0.8),
+    _row("out of memory, `volatile-lru`", evict("volatile-lru"), _FREED, seconds=0.8, rare=True),
     _row(
         "every connection closed by `CLIENT KILL`",
         does(("CLIENT", "KILL", "TYPE", "normal")),
         clients=MISSES,
+        rare=True,
         recovery="connections are made anew",
     ),
     _row(
@@ -240,6 +266,7 @@ _SERVER = (
         "`CLIENT PAUSE` of everything, 2 s",
         does(("CLIENT", "PAUSE", 2000, "ALL")),
         clients=MISSES,
+        rare=True,
         receipts="held",
         opens=True,
         recovery=PROBED,
@@ -269,11 +296,11 @@ _RIGHTS = AsAdmin([("ACL", "SETUSER", "default", "-@all", "+ping")], [("ACL", "S
 _WRITES = AsAdmin([("ACL", "SETUSER", "default", "-@write")], [("ACL", "SETUSER", "default", "+@all")])
 _CLIENTS = AsAdmin([("CONFIG", "SET", "maxclients", 1), _KILL], [("CONFIG", "SET", "maxclients", 10_000)])
 _LOADING = Loading()
-_REFUSED = {"clients": MISSES, "receipts": "held", "recovery": PROBED, "seconds": 0.8}
+_REFUSED: dict[str, Any] = {"clients": MISSES, "receipts": "held", "recovery": PROBED, "seconds": 0.8}
 _RIGHTS_ROWS = (
     _row("MISCONF: the last save failed", fail_to_save, does(("CONFIG", "SET", "save", "")), **_REFUSED),
     _row("NOAUTH: a password was set", _PASSWORD.begin, _PASSWORD.end, **_REFUSED, opens=True),
-    _row("NOPERM: all rights taken", _RIGHTS.begin, _RIGHTS.end, **_REFUSED),
+    _row("NOPERM: all rights taken", _RIGHTS.begin, _RIGHTS.end, **_REFUSED, rare=True),
     _row("NOPERM: the right to write taken", _WRITES.begin, _WRITES.end, **_REFUSED),
     _row("`maxclients` reached", _CLIENTS.begin, _CLIENTS.end, **_REFUSED, opens=True),
     _row(

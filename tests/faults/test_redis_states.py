@@ -31,7 +31,7 @@ def holds(row: Row, stage: Stage) -> None:
     gc.collect()  # a connection that nobody closed warns
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.long] * row.rare, id=row.name) for row in ROWS])
 def test_a_state_of_redis(stage: Stage, row: Row) -> None:
     holds(row, stage)
 
