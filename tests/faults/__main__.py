@@ -1,6 +1,6 @@
 """Plays every row several times, and writes what was measured into `docs/reliability.md`.
 
-    python -m tests.faults [--runs 5] [--only TEXT] [--print]
+python -m tests.faults [--runs 5] [--only TEXT] [--print]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import logging
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.faults import network, processes
@@ -29,7 +29,7 @@ LINE = "| fault | what clients see | ms added | µs, breaker open | invalidation
 CASE_LINE = "| fault | what clients see | invalidations | recovers by | measured | shown by |"
 
 
-def render(rows: dict[str, Sequence[tuple[Row, Sequence[Figures]]]], cases: Sequence[tuple[Case, str]]) -> str:
+def render(rows: Mapping[str, Sequence[tuple[Row, Sequence[Figures]]]], cases: Sequence[tuple[Case, str]]) -> str:
     """The tables, as they stand between the two marks."""
     lines = []
     for title, measured in rows.items():

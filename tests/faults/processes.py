@@ -1,4 +1,4 @@
-"""Faults of workers and clients: what stands still, is killed, leaves, or holds its event loop up. Each tells a figure."""
+"""Faults of workers and clients, each with its figure: who stands still, is killed, leaves, holds the loop up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Literal
 
-from asgi_tiercache.signals import TierFailed
+from asgi_tiercache.signals import Signal, TierFailed
 from tests.engine.doubles import written
 from tests.faults.process import Process
 from tests.faults.proxy import Fault, FaultProxy
@@ -143,7 +143,7 @@ def ended(redis: RedisServer) -> str:
 
 def held_up(redis: RedisServer) -> str:
     """An app that holds its event loop up, twice in a row, opens no breaker."""
-    failed: list[TierFailed] = []
+    failed: list[Signal] = []
 
     async def hold_up() -> None:
         for _ in range(3):  # as far as the question to Redis
@@ -304,9 +304,19 @@ def left(redis: RedisServer) -> str:
     """All of these."""
     whens: tuple[When, ...] = ("while it waits", "as it goes on")
     kinds: tuple[Kind, ...] = ("item", "sure", "free", "mine")
-    requests = sum(left_requests(redis, kind, when, found=found) for kind in kinds for when in whens for found in (0, 1))
-    requests += sum(left_while_connecting(redis, kind, when) for kind in kinds[:2] for when in whens)
-    return f"{requests} requests and {sum(left_invalidations(redis, when) for when in whens)} invalidations left"
+    requests = invalidations = 0
+    for when in whens:
+        for kind in kinds:
+            for found in (False, True):
+                requests += _anew(redis, lambda: left_requests(redis, kind, when, found=found))  # noqa: B023
+            requests += _anew(redis, lambda: left_while_connecting(redis, kind, when))  # noqa: B023
+        invalidations += _anew(redis, lambda: left_invalidations(redis, when))  # noqa: B023
+    return f"{requests} requests and {invalidations} invalidations left, each at another wait"
+
+
+def _anew(redis: RedisServer, leave: Callable[[], int]) -> int:
+    redis.restart()
+    return leave()
 
 
 async def _await(leaving: Leaving) -> None:
@@ -319,7 +329,7 @@ async def _version_is(worker: Worker, path: str, version: int) -> bool:
 
 async def _until(holds: Callable[[], bool | Coroutine[Any, Any, bool]]) -> None:
     async with asyncio.timeout(HEARS_WITHIN):
-        while not (await held if asyncio.iscoroutine(held := holds()) else held):
+        while not (await held if asyncio.iscoroutine(held := holds()) else held):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import pytest
+import uvloop
 
 from tests.engine.doubles import written
 from tests.faults.network import ROWS
 from tests.faults.proxy import Fault, FaultProxy
 from tests.faults.scenario import play
 from tests.faults.scene import workers
-from tests.faults.table import Row, Stage
+from tests.faults.table import Figures, Row, Stage
 from tests.servers import RedisServer
+
+Runner = Callable[[Coroutine[Any, Any, Figures]], Figures]
+LASTING = 6.0
 
 
 @pytest.fixture
@@ -30,15 +35,16 @@ def test_a_fault_of_the_network(stage: Stage, row: Row) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS])
-def test_a_fault_of_the_network_that_lasts(stage: Stage, row: Row) -> None:
-    asyncio.run(play(row, stage, seconds=6.0))
+def test_a_fault_of_the_network_that_lasts(stage: Stage, row: Row, run: Runner) -> None:
+    run(play(row, stage, seconds=LASTING))
     gc.collect()
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 5])
 def test_the_answer_to_another_request_is_never_served(stage: Stage, at_once: int) -> None:
-    """As on a connection where questions and answers are out of step: each gets an entry, whole and valid, of another."""
+    """As on a connection that is out of step: each gets an entry, whole and valid, that answers another request."""
 
     async def body() -> None:
         async with workers(stage.proxy.url) as (one, two):
