@@ -1,6 +1,6 @@
 """Plays every row several times, and writes what was measured into `docs/reliability.md`.
 
-    python -m tests.faults [--runs 5] [--only TEXT] [--print]
+python -m tests.faults [--runs 5] [--only TEXT] [--print]
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import contextlib
 import logging
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.faults import network, processes
+from tests.faults import network, processes, redis_states
 from tests.faults.proxy import FaultProxy
 from tests.faults.scenario import play
 from tests.faults.table import Case, Figures, Row, Stage
@@ -22,14 +22,17 @@ from tests.servers import RedisServer, find_binaries
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- made by python -m tests.faults: begin -->", "<!-- made by python -m tests.faults: end -->"
-TABLES: dict[str, Sequence[Row]] = {"The network, and the server at its other end": network.ROWS}
+TABLES: dict[str, Sequence[Row]] = {
+    "The network, and the server at its other end": network.ROWS,
+    "The state of Redis": redis_states.ROWS,
+}
 """Rows that `play` plays, by the heading that they stand under."""
 CASES: Sequence[Case] = processes.CASES
 LINE = "| fault | what clients see | ms added | µs, breaker open | invalidations | recovers by | within s | shown by |"
 CASE_LINE = "| fault | what clients see | invalidations | recovers by | measured | shown by |"
 
 
-def render(rows: dict[str, Sequence[tuple[Row, Sequence[Figures]]]], cases: Sequence[tuple[Case, str]]) -> str:
+def render(rows: Mapping[str, Sequence[tuple[Row, Sequence[Figures]]]], cases: Sequence[tuple[Case, str]]) -> str:
     """The tables, as they stand between the two marks."""
     lines = []
     for title, measured in rows.items():

@@ -8,9 +8,8 @@ from tests.faults.proxy import Fault
 from tests.faults.table import Row, Stage, network
 
 AT_ONCE = "misses, answered by the app at once"
+AT_MOST = "misses, answered by the app; where half a reply was waited for, after one deadline"
 ONE_DEADLINE = "misses, answered by the app; those in flight wait one deadline first"
-PROBE = "a probe"
-"""That is answered closes the breaker."""
 
 
 def _pause(stage: Stage) -> None:
@@ -41,12 +40,22 @@ def _reset(stage: Stage) -> None:
     stage.proxy.reset()
 
 
+def _answer_another(stage: Stage) -> None:
+    """Every reply is an entry of Redis's, but not the one that was asked for."""
+    data = stage.admin("GET", next(key for key in stage.admin("KEYS", "*mine*") if b"p1" in key))
+    stage.proxy.begin(Fault(garbage=b"$%d\r\n%s\r\n" % (len(data), data)))
+
+
+def _end(stage: Stage) -> None:
+    stage.proxy.end()
+
+
 def _nothing(_: Stage) -> None:
     pass
 
 
 def _garbled(name: str, reply: bytes, **said: Any) -> Row:
-    return Row(name=f"in place of each reply: {name}", **network(Fault(garbage=reply)), **{"clients": AT_ONCE, **said})
+    return Row(name=f"in place of each reply: {name}", **network(Fault(garbage=reply)), **{"clients": AT_MOST, **said})
 
 
 SERVER = (
@@ -120,6 +129,13 @@ BROKEN = (
     _garbled("a string", b"$5\r\nwrong\r\n", rare=True),
     _garbled("a list of lists", b"*4\r\n*1\r\n:1\r\n:1\r\n$1\r\nx\r\n*0\r\n", rare=True),
     _garbled("a map", b"%1\r\n+a\r\n:1\r\n", rare=True),
+    Row(
+        name="in place of each reply: an entry that answers another request",
+        begin=_answer_another,
+        end=_end,
+        clients=AT_MOST,
+        opens=None,
+    ),
     _garbled("a string of 1 TB", b"$999999999999\r\n", clients=ONE_DEADLINE),
     _garbled("a list of 4 billion", b"*4294967295\r\n", clients=ONE_DEADLINE, rare=True),
     _garbled("lists nested 100,000 deep", b"*1\r\n" * 100_000, clients=ONE_DEADLINE),

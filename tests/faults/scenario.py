@@ -106,7 +106,7 @@ async def play(row: Row, stage: Stage, *, seconds: float | None = None, url: str
         seconds: How long it lasts; default: as the row says.
         url: How the workers reach Redis; default: through the proxy.
     """
-    options = {"deadline": DEADLINE, "max_lag": MAX_LAG, "max_unverified": MAX_UNVERIFIED}
+    options: dict[str, Any] = {"deadline": DEADLINE, "max_lag": MAX_LAG, "max_unverified": MAX_UNVERIFIED}
     async with nothing_left(), workers(url or stage.proxy.url, **options) as (one, two):
         for worker in (one, two):
             worker.lag, worker.padding = MAX_LAG + MAX_UNVERIFIED, row.padding
@@ -156,7 +156,7 @@ async def _recovery(load: Load, changed: int) -> float:
         while not (load.one.uses_redis and load.two.uses_redis and await _all_known(load, changed)):
             await load.round()
             await asyncio.sleep(0.01)
-        while not (await load.one.change("p0")).durable or not await _shared(load):
+        while not (await load.one.change("p0")).durable or not await _shared(load):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     return time.monotonic() - ended
 

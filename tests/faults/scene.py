@@ -114,7 +114,11 @@ class Worker:
         self.app = TierCacheMiddleware(
             self.plain,
             cache=self.cache,
-            routes={"/item/{id}": policy, "/sure/{id}": policy.but(verify=True), "/mine/{id}": policy.but(vary_on=["authorization"])},
+            routes={
+                "/item/{id}": policy,
+                "/sure/{id}": policy.but(verify=True),
+                "/mine/{id}": policy.but(vary_on=["authorization"]),
+            },
         )
 
     async def _page(self, request: Request) -> Response:

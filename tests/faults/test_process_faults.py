@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from typing import Literal
 
 import pytest
 
@@ -15,10 +16,11 @@ whens = pytest.mark.parametrize("when", ["while it waits", "as it goes on"])
 
 
 @pauses
+@pytest.mark.parametrize("connections", ["kept", "lost"])
 def test_a_worker_that_stood_still_serves_nothing_that_was_invalidated_meanwhile(
-    own_redis: RedisServer, seconds: float
+    own_redis: RedisServer, seconds: float, connections: Literal["kept", "lost"]
 ) -> None:
-    processes.stood_still(own_redis, seconds)
+    processes.stood_still(own_redis, seconds, connections=connections)
 
 
 @pauses
