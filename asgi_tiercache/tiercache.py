@@ -399,8 +399,8 @@ class TierCache(Purging):
     async def delete(self, *keys: str) -> None:
         """Forget the values under `keys` (of `set`, of functions with a template), on every worker.
 
-        Takes one `deadline` at the most where Redis fails; then they are forgotten here, and on other workers as soon as
-        Redis can be told.
+        Takes one `deadline` at the most where Redis fails; then they are forgotten here, and on other workers as soon
+        as Redis can be told.
         """
         names = [self._purger.full(key) for key in keys]
         await self.engine.forget(*names)

@@ -95,9 +95,10 @@ class Guarded(Tier):
             with breaker.writes.deadline.limit():
                 await self._tier.set_many(writes)
         except Exception as error:
-            refused = cause_of(error) is Cause.REFUSAL
-            if refused or (isinstance(error, TimeoutError) and breaker.answers > answers):
-                self._signals.emit(TierFailed(self.name, "set", describe(error), refused))
+            cause = cause_of(error)
+            if cause is Cause.REFUSAL or (cause is Cause.FAILURE and breaker.answers > answers):
+                # Refused; or it has failed while others were answered, as what is too large may do.
+                self._signals.emit(TierFailed(self.name, "set", describe(error), cause is Cause.REFUSAL))
                 breaker.writes.failed()
             else:
                 breaker.failed("set", error)

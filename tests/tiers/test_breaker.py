@@ -400,6 +400,22 @@ def test_a_tier_that_answers_probes_and_nothing_else_is_asked_ever_more_seldom_a
     assert "closed" not in bench.states()
 
 
+def test_after_a_probe_one_failure_opens_it_again_though_one_timeout_had_opened_it() -> None:
+    bench = Bench(deadline=0.05)
+
+    async def body() -> None:
+        bench.remote.hangs = True
+        with pytest.raises(TierError):
+            await bench.run()
+        bench.remote.hangs = False
+        bench.clock.tick(0.26)
+        await bench.probed()
+        await bench.fail()
+        assert bench.breaker.is_open
+
+    asyncio.run(body())
+
+
 def test_a_probe_that_is_answered_slowly_is_a_failure() -> None:
     bench = Bench(deadline=1.0)
 

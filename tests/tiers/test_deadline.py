@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asgi_tiercache.tiers.deadline import BEATS, SLOW, BusyError, Deadline
 from tests.tiers.doubles import ticks
@@ -395,6 +397,38 @@ def test_one_who_is_cancelled_just_when_the_turn_comes_gives_it_to_the_next(run:
         await crowd.come(3)
         assert crowd.made == [2, 3]
         await crowd.leave(3)
+
+    run(body())
+
+
+@given(
+    at_once=st.integers(1, 3),
+    steps=st.lists(st.tuples(st.sampled_from(["come", "leave", "cancel", "limit"]), st.integers(0, 9)), max_size=40),
+)
+@settings(max_examples=60)
+def test_no_place_is_lost_or_made_up_whoever_comes_leaves_or_is_cancelled(
+    run: Runner, at_once: int, steps: list[tuple[str, int]]
+) -> None:
+    async def body() -> None:
+        crowd = Crowd(Deadline(5.0, at_once=at_once))
+        for number, (step, which) in enumerate(steps):
+            alive = [each for each, task in crowd.tasks.items() if not task.done()]
+            if step == "come":
+                await crowd.come(number)
+            elif step == "limit":
+                crowd.deadline.at_once = which % 3 + 1
+            elif alive and step == "leave":
+                crowd.gates[alive[which % len(alive)]].set()
+            elif alive:
+                crowd.tasks[alive[which % len(alive)]].cancel()
+            await ticks(which % 3)
+        for gate in crowd.gates.values():
+            gate.set()
+        await asyncio.gather(*crowd.tasks.values(), return_exceptions=True)
+        before = len(crowd.made)
+        await crowd.come(*range(100, 105))
+        assert len(crowd.made) - before == crowd.deadline.at_once
+        await crowd.leave(*range(100, 105))
 
     run(body())
 

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
 from redis.exceptions import OutOfMemoryError
 
 from asgi_tiercache.errors import TierError
@@ -241,20 +242,32 @@ def test_one_write_is_tried_at_a_time() -> None:
     asyncio.run(body())
 
 
-def test_writes_that_hang_while_reads_are_answered_are_put_off_alone() -> None:
-    tier = TakesNothing()
-    tier.hangs_on_writes = True
-    bench = Bench(tier)
+@pytest.mark.parametrize("hangs", [True, False], ids=["hang", "end their connection"])
+def test_writes_that_fail_while_reads_are_answered_are_put_off_alone(*, hangs: bool) -> None:
+    answered = asyncio.Event()
+
+    class TakesNothingLarge(ScriptedTier):
+        async def set_many(self, writes: Sequence[Write]) -> None:
+            await answered.wait()
+            if hangs:
+                await asyncio.Event().wait()
+            raise ConnectionError("closed: too large")
+
+    bench = Bench(TakesNothingLarge(), deadline=0.1)
 
     async def body() -> None:
-        writing = asyncio.create_task(bench.guarded.set_many([WRITE]))
-        while not writing.done():
+        for _ in range(3):
+            answered.clear()
+            writing = asyncio.create_task(bench.guarded.set_many([WRITE]))
+            await ticks(2)
             assert await bench.guarded.get_many(["a"]) == [None]
-            await asyncio.sleep(0.001)
-        assert bench.guarded.available
+            answered.set()
+            assert not await writing
+            assert bench.guarded.available
+            bench.clock.tick(5.0)
 
     asyncio.run(body())
-    assert bench.signals.of(BreakerChanged) == [BreakerChanged("L2 writes", "open")]
+    assert {change.tier for change in bench.signals.of(BreakerChanged)} == {"L2 writes"}
 
 
 def test_writes_that_hang_while_nothing_is_answered_open_the_breaker_for_all() -> None:

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import WriteDropped
@@ -528,3 +530,68 @@ def test_a_tier_that_reports_its_failures_by_itself_says_so() -> None:
         assert recorder.seen == []
 
     asyncio.run(body())
+
+
+# ---- whatever happens ----
+
+
+class Moody(ScriptedTier):
+    """Takes, fails, says that it failed, or hangs for good, as the next mood is; then it takes."""
+
+    def __init__(self, moods: list[str]) -> None:
+        super().__init__()
+        self.moods = moods
+
+    async def set_many(self, writes: Sequence[Write]) -> bool:  # type: ignore[override]
+        mood = self.moods.pop(0) if self.moods else "takes"
+        await asyncio.sleep(0)
+        if mood == "hangs":
+            await asyncio.Event().wait()
+        if mood == "raises":
+            raise OSError("reset")
+        if mood == "takes":
+            await super().set_many(writes)
+        return mood == "takes"
+
+
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.sampled_from("abcdef"), st.integers(0, 60)),
+            st.tuples(st.sampled_from(["discard", "delete"]), st.sampled_from("abcdef"), st.just(0)),
+            st.tuples(st.just("wait"), st.just(""), st.integers(0, 4)),
+        ),
+        max_size=30,
+    ),
+    moods=st.lists(st.sampled_from(["takes", "raises", "fails", "hangs"]), max_size=6).filter(
+        lambda moods: moods.count("hangs") <= 1
+    ),
+)
+@settings(max_examples=150)
+def test_everybody_is_told_once_and_the_bounds_hold(steps: list[tuple[str, str, int]], moods: list[str]) -> None:
+    told: list[int] = []
+    puts = 0
+
+    async def body() -> None:
+        nonlocal puts
+        queue = a_queue(Moody(moods), max_entries=3, max_bytes=100)
+        deletions = []
+        for step, key, number in steps:
+            if step == "put":
+                queue.put(a_write(key, b"x" * number * 2), lambda _, me=puts: told.append(me))  # type: ignore[misc]
+                puts += 1
+            elif step == "discard":
+                queue.discard(key)
+            elif step == "delete":
+                deletions.append(asyncio.create_task(queue.delete([key])))
+            else:
+                await ticks(number)
+            assert len(queue) <= 3
+            assert queue.bytes <= 100
+        await queue.aclose(within=0.005)
+        await asyncio.gather(*deletions)
+        assert (len(queue), queue.bytes) == (0, 0)
+        assert all(queue.peek(key) is None for key in "abcdef")
+
+    asyncio.run(body())
+    assert sorted(told) == list(range(puts))
