@@ -108,7 +108,7 @@ class Worker:
         """Bytes by which answers are longer than they had to be."""
         policy = Policy(ttl=300, tags=["item:{id}"])
         make: Any = TierCache.from_url if isinstance(redis, str) else TierCache.from_client
-        self.cache = make(redis, **options)
+        self.cache: TierCache = make(redis, **options)
         self.plain = Starlette(routes=[Route(f"/{kind}/{{id}}", self._page) for kind in KINDS])
         """The app without its cache."""
         self.app = TierCacheMiddleware(
