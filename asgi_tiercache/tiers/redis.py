@@ -248,10 +248,9 @@ class RedisTier(Tier):
             return []
         try:  # as in `_translated`, which would cost every hit a microsecond more
             if len(keys) == 1:
-                found = [await self._link.ask(b"GET", self._key(keys[0]))]
-            else:
-                found = await self._link.ask_many(list(map(self._key, keys)))
-            return _checked(found, len(keys))
+                data = await self._link.ask(b"GET", self._key(keys[0]))
+                return [data] if type(data) is bytes or data is None else _checked([data], 1)
+            return _checked(await self._link.ask_many(list(map(self._key, keys))), len(keys))
         except Exception as error:
             if isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE"):
                 return [None] * len(keys)  # somebody else's key, which says nothing of Redis

@@ -54,8 +54,10 @@ INCOMPLETE = {
     "nested lists": b"*1\r\n" * 100_000,
     "a push alone": b">1\r\n+x\r\n",
 }
-PATIENCE = 0.02
+PATIENCE = 0.05
 """Seconds for which half a reply is waited for."""
+SLOW = "append and wait"
+"""For a replica, of which there is none: asked only where no such reply is awaited."""
 
 
 class Asking:
@@ -74,25 +76,28 @@ class Asking:
             "confirm": log.confirm,
             "ask": lambda: log.ask(["a", "b"]),
             "append": lambda: log.append(Purge(("a",))),
-            "append and wait": lambda: log.append(Purge(("a",)), replicate=True),
+            SLOW: lambda: log.append(Purge(("a",)), replicate=True),
             "read": lambda: log.read(0),
             "follow": lambda: log.follow(0),
             "scan": self._scan,
         }
 
-    async def ask_all(self, *, well: bool) -> None:
-        for name, question in self.questions.items():
-            try:
-                async with asyncio.timeout(5 if well else PATIENCE):
-                    answer = await question()
-            except TierError:
-                assert not well, name
-            except TimeoutError:
-                assert not well, name
-            else:
-                assert well or name not in ("ping", "ask"), f"that was no answer: {answer}"
-                if name.startswith("get"):
-                    assert all(data is None or isinstance(decode(data), Rejected) for data in answer)
+    async def ask_all(self, *, well: bool, ended: bool = False) -> None:
+        """Ask everything at once, each on a connection that is open already, where it was asked before."""
+        await asyncio.gather(
+            *(self._ask(name, well=well, ended=ended) for name in self.questions if not (well and name == SLOW))
+        )
+
+    async def _ask(self, name: str, *, well: bool, ended: bool) -> None:
+        try:
+            async with asyncio.timeout(5 if well else PATIENCE):
+                answer = await self.questions[name]()
+        except (TierError, TimeoutError):
+            assert not well, name
+        else:
+            assert well or ended or name not in ("ping", "ask"), f"that was no answer: {answer}"
+            if name.startswith("get"):
+                assert all(data is None or isinstance(decode(data), Rejected) for data in answer)
 
     async def _scan(self) -> None:
         async for _ in self.tier.scan("", lambda _: True, 10):
@@ -106,11 +111,10 @@ def _check(server: RedisServer, reply: bytes) -> None:
         proxy.begin(Fault(garbage=reply))
         await asking.ask_all(well=False)
         proxy.end()
-        await asyncio.sleep(0.01)
-        with_news = Asking(proxy.url)
-        await with_news.ask_all(well=True)
+        for _ in range(2):  # a connection that holds a reply too many is found out when it is used, and closed
+            await asking.ask_all(well=False, ended=True)
         assert await asking.tier.get_many(["b", "b"]) == [None, None]
-        await with_news.tier.aclose()
+        await asking.ask_all(well=True)
         await asking.tier.aclose()
 
     with FaultProxy(server.port) as proxy:
