@@ -165,6 +165,7 @@ class _Breaker:
     def __init__(self) -> None:
         self.state = "closed"
         self.changes = 0
+        """How often it ceased to be closed, or became so again."""
 
     def summary(self) -> dict[str, Any]:
         return {"state": self.state, "changes": self.changes}
@@ -287,8 +288,8 @@ class Stats:
 
     def _breaker_changed(self, signal: signals.BreakerChanged) -> None:
         breaker = self._breakers[signal.tier]
+        breaker.changes += (breaker.state == "closed") != (signal.state == "closed")
         breaker.state = signal.state
-        breaker.changes += 1
 
     def _entry_rejected(self, signal: signals.EntryRejected) -> None:
         self._rejected[signal.tier].add(signal.reason)

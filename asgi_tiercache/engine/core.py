@@ -486,15 +486,18 @@ class Engine:
 
     async def aclose(self, within: float) -> None:
         """Let what is being filled come to its end, for `within` seconds, and what nobody waits for end then."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within
         self.background.forget()
         await self.ahead.aclose()
-        loop = asyncio.get_running_loop()
         strays = [task for task in tuple(self._strays) if task.get_loop() is loop]
         if tasks := {*self.fills.tasks(), *strays}:
             await asyncio.wait(tasks, timeout=within)
         self.fills.end_unattended()
         if self.stack is not None:
-            await self.stack.flush(within)  # those who wait for a lease are told that it is there
+            await self.stack.flush(
+                max(until - loop.time(), 0.0)
+            )  # those who wait for a lease are told that it is there
         await self.leases.aclose()
 
     # ---- storing ----

@@ -7,11 +7,10 @@ an entry with one `HMGET`, and confirms its lease with a script.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -40,8 +39,6 @@ PATIENCE = 2.0
 _HEAD = (b"epoch", b"clock", b"floor", b"soft", b"patterns")
 _COUNTED = 20
 """Bits of a position that count within a millisecond."""
-_DIGITS = 20
-"""Of either part of an id of a stream at the most: they have 64 bits."""
 
 
 class RedisLog:
@@ -72,6 +69,7 @@ class RedisLog:
         """None: calls have neither a deadline nor a breaker; a `TierCache` gives the log that of its tier."""
         slot = namespace or "tiercache"
         self._keys = [f"{{{slot}}}:control", f"{{{slot}}}:log"]
+        self._probe = f"{{{slot}}}:probe".encode()
         self._token = secrets.token_hex(4)
         self._trusting = int(trust_restart)
         self._max_fields = max_fields
@@ -79,31 +77,32 @@ class RedisLog:
     def __repr__(self) -> str:
         return f"<RedisLog {self._link!r} {self._keys[1]}>"
 
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether the breaker is open; looking at it may start the probe, as asking would."""
+        breaker = self.breaker
+        if breaker is None or not breaker.is_open:
+            return False
+        breaker.refuse(self._ping)
+        return True
+
     async def confirm(self) -> Answer:
         """One script."""
-        arguments = (secrets.token_hex(8), LOG_LENGTH, self._trusting)
-        epoch, clock, floor, soft = await self._run("confirm", lambda: self._eval(CONFIRM, *arguments))
-        with self._understanding("confirm"):
-            return Answer(_text(epoch), _position(clock), _position(floor), (), _position(soft))
+        return await self._run("confirm", self._confirm)
 
     async def ask(self, tags: Sequence[str]) -> Answer:
-        """One HMGET; a script besides where the control hash is missing."""
+        """One HMGET; a script besides where there is no control state, or none that can be read."""
         names = [_bytes(tag) for tag in tags]
         fields = [*_HEAD, *(b"t:" + name for name in names), *(b"s:" + name for name in names)]
         found = await self._run("ask", lambda: self._hmget(fields))
-        if found[0] is None:
-            return (await self.confirm())._replace(ids=(0,) * len(tags))
-        with self._understanding("ask"):
-            ids = tuple(map(_position, found[len(_HEAD) :]))
-            return Answer(
-                _text(found[0]),
-                _position(found[1]),
-                _position(found[2]),
-                ids[: len(tags)],
-                _position(found[3]),
-                ids[len(tags) :],
-                _patterns(found[4]),
-            )
+        try:
+            return _answer(found, len(tags))
+        except TierError as error:
+            anew = await self.confirm()
+            if found[0] is not None and anew.epoch == _text(found[0]):
+                self._note("ask", error)
+                raise  # it was not made anew, and nothing is known of the tags
+            return anew._replace(ids=(0,) * len(tags))
 
     async def append(self, purge: Purge, *, replicate: bool = False) -> Appended:
         """One script; a `WAIT` besides for a replica."""
@@ -120,17 +119,11 @@ class RedisLog:
             len(purge.tags),
             *map(_bytes, (*purge.tags, *purge.patterns)),
         )
-        (epoch, id_, previous, everything), replicas = await self._run(
-            "append", lambda: self._append(arguments, replicate=replicate)
-        )
-        replicated = not replicate or replicas > 0
-        with self._understanding("append"):
-            return Appended(_text(epoch), _position(id_), _position(previous), replicated, bool(everything))
+        return await self._run("append", lambda: self._append(arguments, replicate=replicate))
 
     async def read(self, after: int) -> list[Record]:
         """One XRANGE."""
-        entries = await self._run("read", lambda: self._xrange(b"(" + _id(after)))
-        return self._records(entries)
+        return await self._run("read", lambda: self._xrange(b"(" + _id(after)))
 
     async def follow(self, after: int) -> list[Record]:
         """One XREAD that waits, on a connection of its own and without the deadline of other calls."""
@@ -139,21 +132,36 @@ class RedisLog:
                 streams = await self._link.blocking(
                     "XREAD", "COUNT", PAGE, "BLOCK", BLOCK_MS, "STREAMS", self._keys[1], _id(after), key=self._keys[1]
                 )
+            return self._records(_of_one_stream(streams))
         except Exception as error:
             raise TierError(f"{self!r}: {describe(error)}") from error
-        return self._records(_of_one_stream(streams))
 
-    # ---- commands ----
+    # ---- commands: what comes back may be anything, and what it cannot be raises within `_run`, too ----
 
-    async def _hmget(self, fields: list[bytes]) -> list[Any]:
-        found: list[Any] = await self._link.command("HMGET", self._keys[0], *fields)
+    async def _confirm(self) -> Answer:
+        epoch, clock, floor, soft = await self._eval(CONFIRM, secrets.token_hex(8), LOG_LENGTH, self._trusting)
+        return Answer(_text(epoch), _position(clock), _position(floor), (), _position(soft))
+
+    async def _hmget(self, fields: list[bytes]) -> list[bytes | None]:
+        try:
+            found = _list(await self._link.command("HMGET", self._keys[0], *fields), len(fields))
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            return [None] * len(fields)
+        if not all(value is None or type(value) is bytes for value in found):
+            raise TierError("a reply that answers another question")
         return found
 
-    async def _xrange(self, first: bytes) -> list[Any]:
-        found: Any = await self._link.command("XRANGE", self._keys[1], first, "+", "COUNT", PAGE)
-        return list(found)
+    async def _xrange(self, first: bytes) -> list[Record]:
+        return self._records(_list(await self._link.command("XRANGE", self._keys[1], first, "+", "COUNT", PAGE)))
 
-    async def _append(self, arguments: tuple[str | int | bytes, ...], *, replicate: bool) -> tuple[list[Any], int]:
+    async def _append(self, arguments: tuple[str | int | bytes, ...], *, replicate: bool) -> Appended:
+        (epoch, id_, previous, everything), replicas = await self._recorded(arguments, replicate=replicate)
+        replicated = not replicate or replicas > 0
+        return Appended(_text(epoch), _position(id_), _position(previous), replicated, bool(everything))
+
+    async def _recorded(self, arguments: tuple[str | int | bytes, ...], *, replicate: bool) -> tuple[list[Any], int]:
         try:
             return await self._eval_and_wait(arguments) if replicate else (await self._eval(APPEND, *arguments), 0)
         except ResponseError as error:
@@ -185,18 +193,13 @@ class RedisLog:
         except Exception as error:
             raise TierError(f"{self!r}: {describe(error)}") from error
 
-    @contextlib.contextmanager
-    def _understanding(self, operation: str) -> Iterator[None]:
+    def _note(self, operation: str, error: TierError) -> None:
         """Control state that our scripts could not have written is reported; the server itself is well."""
-        try:
-            yield
-        except TierError as error:
-            if self.breaker is not None:
-                self.breaker.note(operation, error)
-            raise
+        if self.breaker is not None:
+            self.breaker.note(operation, error)
 
     async def _ping(self) -> None:
-        await self._link.ping()
+        await self._link.ping(self._probe)
 
     def _who(self) -> str:
         return f"{self._token}-{os.getpid()}"  # a server may have forked its workers since
@@ -234,6 +237,13 @@ def _of_one_stream(streams: Any) -> list[Any]:
     return list(streams[0][1])
 
 
+def _list(reply: Any, length: int | None = None) -> list[Any]:
+    """`reply`, if it is a list, of `length` where that is known: it may be the answer to another question."""
+    if not isinstance(reply, list) or (length is not None and len(reply) != length):
+        raise TierError(f"a reply that answers another question: {str(reply)[:40]!r}")
+    return reply
+
+
 def _bytes(tag: str) -> bytes:
     # Lone surrogates, as in a key made of a path that is not UTF-8, must not stand in the way of every invalidation.
     return tag.encode("utf-8", "surrogatepass")
@@ -265,6 +275,21 @@ def _names(value: bytes) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _answer(found: Sequence[bytes | None], tags: int) -> Answer:
+    """What the fields of the control hash say, `_HEAD` and the hard and soft ids of `tags` tags.
+
+    Raises:
+        TierError: that is no control state.
+    """
+    epoch, clock, floor, soft, patterns, *ids = found
+    if epoch is None or clock is None or floor is None or soft is None:
+        raise TierError("the control state is missing, or incomplete")
+    hard_ids, soft_ids = tuple(map(_position, ids[:tags])), tuple(map(_position, ids[tags:]))
+    return Answer(
+        _text(epoch), _position(clock), _position(floor), hard_ids, _position(soft), soft_ids, _patterns(patterns)
+    )
+
+
 def _patterns(value: bytes | None) -> tuple[tuple[str, int, int], ...]:
     if value is None:
         return ()
@@ -287,8 +312,7 @@ def _position(value: bytes | None) -> int:
     """
     if value is None:
         return 0
-    ms, _, sequence = value.partition(b"-")
-    sequence = sequence or b"0"
-    if not (ms.isdigit() and sequence.isdigit()) or len(ms) > _DIGITS or len(sequence) > _DIGITS:
+    ms, dash, sequence = value[:40].partition(b"-")
+    if not (dash and ms.isdigit() and sequence.isdigit() and int(ms) < 1 << 43 and int(sequence) < 1 << _COUNTED):
         raise TierError(f"the control state holds {value[:40]!r} where an id belongs")
     return (int(ms) << _COUNTED) + int(sequence)

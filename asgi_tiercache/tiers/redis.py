@@ -64,16 +64,17 @@ class RedisLink:
             raise ConfigError("url", "give either a URL or a client")
         self._url = url
         self._given = None if client is None else GivenClient(client)
-        at_once = MAX_AT_ONCE
+        self.at_once = MAX_AT_ONCE
+        """Operations on one event loop that find a connection at the same time."""
         if self._given is not None:
             if credential_provider is not None:
                 raise ConfigError("credential_provider", "belongs to the client, which is given")
             make: Callable[[], Client] = self._given.get
-            at_once = min(at_once, self._given.max_connections)
+            self.at_once = min(MAX_AT_ONCE, self._given.max_connections)
         else:
             make = maker(url or "", credential_provider=credential_provider, max_connections=MAX_CONNECTIONS)
         # redis-py's pool raises where it has no connection left; a moment's wait under the deadline is better.
-        self._slots = PerLoop(lambda: asyncio.Semaphore(at_once))
+        self._slots = PerLoop(lambda: asyncio.Semaphore(self.at_once))
         self._clients = PerLoop(make, _close)
         self._kept = PerLoop(lambda: KeptConnections(self._clients.get().redis, limit=MAX_AT_ONCE))
         # A given client keeps its connections to itself, and in a cluster there is one pool for each node.
@@ -208,9 +209,15 @@ class RedisLink:
                 return
             yield keys
 
-    async def ping(self) -> None:
-        """Return if Redis answers, wherever keys are kept; how a failover is noticed if the old master only hangs."""
+    async def ping(self, key: bytes) -> None:
+        """Return if Redis answers, wherever keys are kept; how a failover is noticed if the old master only hangs.
+
+        A server that is paused for writes (`CLIENT PAUSE`, or its cluster handing it over) answers everything else: so
+        it is asked to delete `key`, which nobody stores anything under. That it refuses to is an answer, too.
+        """
         await self._clients.get().ping()
+        with contextlib.suppress(ResponseError):
+            await self.command("UNLINK", key)
 
     async def aclose(self) -> None:
         """Close the running loop's client, unless it was given. One is made anew when it is asked for again."""
@@ -245,13 +252,12 @@ class RedisTier(Tier):
             return []
         try:  # as in `_translated`, which would cost every hit a microsecond more
             if len(keys) == 1:
-                return [await self._link.ask(b"GET", self._key(keys[0]))]
-            return await self._link.ask_many(list(map(self._key, keys)))
-        except ResponseError as error:
-            if len(keys) > 1 or not _is_wrong_type(error):
-                raise TierError(f"{self.name}: {describe(error)}") from error
-            return [_NO_STRING]  # the server is well: one strange key must not look like an outage
+                data = await self._link.ask(b"GET", self._key(keys[0]))
+                return [data] if type(data) is bytes or data is None else _checked([data], 1)
+            return _checked(await self._link.ask_many(list(map(self._key, keys))), len(keys))
         except Exception as error:
+            if len(keys) == 1 and _is_wrong_type(error):
+                return [_NO_STRING]  # somebody else's key, which says nothing of Redis
             raise TierError(f"{self.name}: {describe(error)}") from error
 
     async def set_many(self, writes: Sequence[Write]) -> None:
@@ -289,7 +295,7 @@ class RedisTier(Tier):
     async def ping(self) -> None:
         """Return if Redis answers."""
         with self._translated():
-            await self._link.ping()
+            await self._link.ping((self._prefix + "{}probe").encode())
 
     async def aclose(self) -> None:
         """Close the running loop's connections."""
@@ -328,6 +334,21 @@ class RedisTier(Tier):
 
 def _is_wrong_type(reply: object) -> bool:
     return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
+def _checked(found: Any, number: int) -> list[bytes | None]:
+    """`found`, if it can be the answer: it may come from a connection on which questions and answers are out of step.
+
+    Raises:
+        TierError: it cannot.
+    """
+    if type(found) is list and len(found) == number:
+        for data in found:
+            if type(data) is not bytes and data is not None:
+                break
+        else:
+            return found
+    raise TierError("a reply of another kind than was asked for")
 
 
 def _replies(replies: list[Any]) -> list[Any]:
