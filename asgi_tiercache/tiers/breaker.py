@@ -253,6 +253,7 @@ class Breaker:
             self.failures = FAILURES - 1
             self.convalescent = True
             self.is_open = False
+            self._change("half_open")  # another probe may have failed meanwhile
 
 
 class WriteBreaker:

@@ -378,6 +378,31 @@ def test_it_is_half_open_while_the_probe_runs_and_until_a_call_was_answered() ->
     asyncio.run(body())
 
 
+def test_a_probe_that_fails_while_a_later_one_is_answered_does_not_leave_it_open_in_name() -> None:
+    bench = Bench()
+
+    async def body() -> None:
+        await bench.fail(3)
+        bench.remote.error = None
+        bench.remote.gate.clear()
+        for _ in range(2):  # the second comes when the first should have ended, on a loop that was blocked
+            bench.clock.tick(0.31)
+            with pytest.raises(TierError):
+                await bench.run()
+            await ticks(3)
+        assert bench.remote.probes == 2
+        first, second = sorted(asyncio.all_tasks() - {asyncio.current_task()}, key=lambda task: task.get_name())
+        first.cancel()
+        await ticks(3)
+        bench.remote.gate.set()
+        await second
+        assert not bench.breaker.is_open
+        await bench.run()
+        assert bench.breaker.state == "closed"
+
+    asyncio.run(body())
+
+
 def test_a_tier_that_answers_probes_and_nothing_else_is_asked_ever_more_seldom_and_never_counts_as_well() -> None:
     bench = Bench()
 
