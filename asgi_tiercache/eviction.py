@@ -143,7 +143,8 @@ class Probation:
     def remember(self, key: str) -> None:
         """`key` need not be on probation when it comes again."""
         if self._known is None:
-            self._known = Doorkeeper(REMEMBERED * self._max_entries)
+            keys = REMEMBERED * self._max_entries
+            self._known = Doorkeeper(keys, words=keys)
         self._known.add(key)
 
     def clear(self) -> None:
