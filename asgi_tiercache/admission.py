@@ -11,9 +11,11 @@ from array import array
 
 FIRST_SIGHT = 10_000
 """New keys of a route that are stored at first sight in one window."""
-PART = 16
-"""Where one of so many comes again that were not stored, but for one of so many all are."""
-COUNTED = 1024
+WORTH = 16
+"""Where one of so many comes again that were not stored, nearly all are stored."""
+SAMPLE = 32
+"""One of so many is not even then, to see whether it comes again."""
+COUNTED = 512
 """Of the last ones, about so many count for that."""
 SHORTEST_WINDOW = 60.0
 """Seconds that a window lasts at the least."""
@@ -227,8 +229,8 @@ class Admission:
         if asked.holds(key):
             self._returned += 1
             return True
-        if PART * self._returned > self._refused:
-            self._tried = (self._tried + 1) % PART
+        if WORTH * self._returned > self._refused:
+            self._tried = (self._tried + 1) % SAMPLE
             if self._tried:
                 return True
         self._refused += 1
