@@ -15,7 +15,7 @@ WORTH = 16
 """Where one of so many comes again that were not stored, nearly all are stored."""
 SAMPLE = 32
 """One of so many is not even then, to see whether it comes again."""
-COUNTED = 512
+COUNTED = 256
 """Of the last ones, about so many count for that."""
 SHORTEST_WINDOW = 60.0
 """Seconds that a window lasts at the least."""

@@ -320,7 +320,7 @@ def test_values_of_functions_are_bounded_likewise_and_those_that_code_names_are_
                 return number * number
 
             for number in range(100):
-                assert await asyncio.gather(square(number), square(number)) == [number * number] * 2
+                assert list(await asyncio.gather(square(number), square(number))) == [number * number] * 2
             assert set(calls.values()) == {1}
             assert await square(0) == 0
             assert await square(99) == 99 * 99
