@@ -64,7 +64,7 @@ def test_what_is_hot_stays_in_memory_while_keys_sweep_through_that_are_asked_for
             await ask(app, path, query=query(number))
         assert from_memory(await ask_hot(app)) == HOT
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_what_is_hot_stays_where_those_that_sweep_through_are_large() -> None:
@@ -79,7 +79,7 @@ def test_what_is_hot_stays_where_those_that_sweep_through_are_large() -> None:
             await ask(app, "/b", query=query(number))
         assert from_memory(await ask_hot(app)) == HOT
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_what_is_hot_stays_while_others_come_up_from_below() -> None:
@@ -97,7 +97,7 @@ def test_what_is_hot_stays_while_others_come_up_from_below() -> None:
         assert sum("detail=L2" in reply.cache_status for reply in found) > 250
         assert from_memory(await ask_hot(app)) == HOT
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_a_key_that_had_to_go_unasked_for_is_trusted_when_it_comes_again() -> None:
@@ -116,7 +116,7 @@ def test_a_key_that_had_to_go_unasked_for_is_trusted_when_it_comes_again() -> No
         await sweep(100)
         assert from_memory(await ask_hot(app)) == HOT
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_what_is_hot_has_no_probation_again_after_it_has_expired() -> None:
@@ -134,7 +134,7 @@ def test_what_is_hot_has_no_probation_again_after_it_has_expired() -> None:
             await ask(app, "/b", query=query(number))
         assert from_memory(await ask_hot(app)) == HOT
 
-    run(test())
+    asyncio.run(test())
 
 
 # ---- in Redis ----
@@ -275,7 +275,7 @@ def test_so_is_what_only_a_lower_tier_holds() -> None:
         assert (await ask(app, "/a", query=query("old"))).hit
         assert len(tier.data) == held
 
-    run(test())
+    asyncio.run(test())
 
 
 def test_other_workers_are_not_kept_waiting_for_what_is_not_stored() -> None:
@@ -332,4 +332,4 @@ def test_values_of_functions_are_bounded_likewise_and_those_that_code_names_are_
                 await cache.get_or_set(f"made:{number}", dict, ttl=60)
             assert cache.stats()["routes"]["(direct)"]["not_stored"] == {}
 
-    run(test())
+    asyncio.run(test())
