@@ -261,10 +261,11 @@ def test_so_is_what_only_a_lower_tier_holds() -> None:
     clock, tier = TickingClock(), ScriptedTier()
     nothing_fits = Region(name="tiny", max_bytes=700)
     policy = Policy.http(ttl=60, max_keys=2, retention=600, region=nothing_fits)
-    app = an_app(TierCache(l2=tier, clock=clock), policy)
+    log = ProcessLog(clock=clock)
+    other, app = (an_app(TierCache(l2=tier, log=log, clock=clock), policy) for _ in range(2))
 
     async def test() -> None:
-        await ask(app, "/a", query=query("old"))
+        await ask(other, "/a", query=query("old"))
         for number in range(200):
             await ask(app, "/a", query=query(number))
         await turns()
