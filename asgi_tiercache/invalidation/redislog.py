@@ -7,10 +7,11 @@ an entry with one `HMGET`, and confirms its lease with a script.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -37,6 +38,10 @@ REPLICA_MS = 100
 PATIENCE = 2.0
 """Seconds beyond that after which a server that has not answered is taken to hang."""
 _HEAD = (b"epoch", b"clock", b"floor", b"soft", b"patterns")
+_COUNTED = 20
+"""Bits of a position that count within a millisecond."""
+_DIGITS = 20
+"""Of either part of an id of a stream at the most: they have 64 bits."""
 
 
 class RedisLog:
@@ -78,7 +83,8 @@ class RedisLog:
         """One script."""
         arguments = (secrets.token_hex(8), LOG_LENGTH, self._trusting)
         epoch, clock, floor, soft = await self._run("confirm", lambda: self._eval(CONFIRM, *arguments))
-        return Answer(_text(epoch), _position(clock), _position(floor), (), _position(soft))
+        with self._understanding("confirm"):
+            return Answer(_text(epoch), _position(clock), _position(floor), (), _position(soft))
 
     async def ask(self, tags: Sequence[str]) -> Answer:
         """One HMGET; a script besides where the control hash is missing."""
@@ -87,16 +93,17 @@ class RedisLog:
         found = await self._run("ask", lambda: self._hmget(fields))
         if found[0] is None:
             return (await self.confirm())._replace(ids=(0,) * len(tags))
-        ids = tuple(map(_position, found[len(_HEAD) :]))
-        return Answer(
-            _text(found[0]),
-            _position(found[1]),
-            _position(found[2]),
-            ids[: len(tags)],
-            _position(found[3]),
-            ids[len(tags) :],
-            _patterns(found[4]),
-        )
+        with self._understanding("ask"):
+            ids = tuple(map(_position, found[len(_HEAD) :]))
+            return Answer(
+                _text(found[0]),
+                _position(found[1]),
+                _position(found[2]),
+                ids[: len(tags)],
+                _position(found[3]),
+                ids[len(tags) :],
+                _patterns(found[4]),
+            )
 
     async def append(self, purge: Purge, *, replicate: bool = False) -> Appended:
         """One script; a `WAIT` besides for a replica."""
@@ -117,7 +124,8 @@ class RedisLog:
             "append", lambda: self._append(arguments, replicate=replicate)
         )
         replicated = not replicate or replicas > 0
-        return Appended(_text(epoch), _position(id_), _position(previous), replicated, bool(everything))
+        with self._understanding("append"):
+            return Appended(_text(epoch), _position(id_), _position(previous), replicated, bool(everything))
 
     async def read(self, after: int) -> list[Record]:
         """One XRANGE."""
@@ -177,6 +185,16 @@ class RedisLog:
         except Exception as error:
             raise TierError(f"{self!r}: {describe(error)}") from error
 
+    @contextlib.contextmanager
+    def _understanding(self, operation: str) -> Iterator[None]:
+        """Control state that our scripts could not have written is reported; the server itself is well."""
+        try:
+            yield
+        except TierError as error:
+            if self.breaker is not None:
+                self.breaker.note(operation, error)
+            raise
+
     async def _ping(self) -> None:
         await self._link.ping()
 
@@ -191,8 +209,8 @@ class RedisLog:
         for id_, fields in entries:
             try:
                 purge = Purge(
-                    tags=tuple(_parsed(fields.get(b"tags", b"[]"))),
-                    patterns=tuple(_parsed(fields.get(b"patterns", b"[]"))),
+                    tags=_names(fields.get(b"tags", b"[]")),
+                    patterns=_names(fields.get(b"patterns", b"[]")),
                     everything=b"all" in fields,
                     soft=fields[b"kind"] == b"soft",
                     settle=int(fields.get(b"settle", b"0")) / 1000,
@@ -201,7 +219,7 @@ class RedisLog:
                 records.append(
                     Record(_text(fields[b"epoch"]), _position(id_), _position(fields[b"previous"]), purge, own)
                 )
-            except (KeyError, ValueError, TypeError, TierError):
+            except (KeyError, ValueError, TypeError, OverflowError, TierError):
                 continue
         return records
 
@@ -226,11 +244,25 @@ def _text(value: bytes) -> str:
 
 
 def _parsed(value: bytes) -> Any:
-    """JSON as the scripts write it: what was no UTF-8 in a tag is none here."""
+    """JSON as the scripts write it: what was no UTF-8 in a tag is none here.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
         return orjson.loads(value)
     except ValueError:
-        return json.loads(value.decode("utf-8", "surrogatepass"))
+        try:
+            return json.loads(value.decode("utf-8", "surrogatepass"))
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+
+
+def _names(value: bytes) -> tuple[str, ...]:
+    names = _parsed(value)
+    if type(names) is not list or not all(type(name) is str for name in names):
+        raise ValueError("an array of texts was expected here")
+    return tuple(names)
 
 
 def _patterns(value: bytes | None) -> tuple[tuple[str, int, int], ...]:
@@ -256,7 +288,7 @@ def _position(value: bytes | None) -> int:
     if value is None:
         return 0
     ms, _, sequence = value.partition(b"-")
-    try:
-        return (int(ms) << 20) + int(sequence or b"0")
-    except ValueError:
-        raise TierError(f"the control state holds {value[:40]!r} where an id belongs") from None
+    sequence = sequence or b"0"
+    if not (ms.isdigit() and sequence.isdigit()) or len(ms) > _DIGITS or len(sequence) > _DIGITS:
+        raise TierError(f"the control state holds {value[:40]!r} where an id belongs")
+    return (int(ms) << _COUNTED) + int(sequence)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis, RedisCluster
 from redis.credentials import CredentialProvider
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from asgi_tiercache.errors import ConfigError, TierError
 from asgi_tiercache.tiers.addresses import maker, without_secrets
@@ -30,6 +30,8 @@ MAX_CONNECTIONS = 2 * MAX_AT_ONCE
 """Connections of one event loop to one server: those kept at hand for reads, and those of the pool."""
 HEADS_AT_ONCE = 100
 """Entries that a scan looks into at once; a client spends some 10 microseconds on each."""
+_NO_STRING = b""
+"""What is read where a list or a hash stands: bytes that are nobody's entry."""
 _SPECIAL = re.compile(rb"[*?\[\]\\^]")
 """What means more than itself in a pattern of Redis."""
 
@@ -111,7 +113,9 @@ class RedisLink:
             RedisError: a server refused the command, or a connection failed.
         """
         if isinstance(self._clients.get(), ClusterClient):
-            return await self.each([("GET", key) for key in keys])
+            async with self.slot:
+                replies = await self._clients.get().each([("GET", key) for key in keys])
+            return _replies([None if _is_wrong_type(reply) else reply for reply in replies])  # as MGET does
         found: list[bytes | None] = await self.ask(b"MGET", *keys)
         return found
 
@@ -243,6 +247,10 @@ class RedisTier(Tier):
             if len(keys) == 1:
                 return [await self._link.ask(b"GET", self._key(keys[0]))]
             return await self._link.ask_many(list(map(self._key, keys)))
+        except ResponseError as error:
+            if len(keys) > 1 or not _is_wrong_type(error):
+                raise TierError(f"{self.name}: {describe(error)}") from error
+            return [_NO_STRING]  # the server is well: one strange key must not look like an outage
         except Exception as error:
             raise TierError(f"{self.name}: {describe(error)}") from error
 
@@ -316,6 +324,10 @@ class RedisTier(Tier):
             yield
         except Exception as error:
             raise TierError(f"{self.name}: {describe(error)}") from error
+
+
+def _is_wrong_type(reply: object) -> bool:
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
 
 
 def _replies(replies: list[Any]) -> list[Any]:

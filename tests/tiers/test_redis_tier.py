@@ -240,16 +240,25 @@ def test_one_read_is_one_command_and_so_is_a_read_of_several_keys(own_redis: Red
 def test_what_redis_refuses_is_a_tier_error(each_redis: RedisServer) -> None:
     async def body() -> None:
         tier = RedisTier(RedisLink(each_redis.url), prefix="refused:")
-        async with Redis.from_url(each_redis.url) as client:
-            await client.sadd("refused:set", "member")
-            with pytest.raises(TierError, match=r"L2: ResponseError: WRONGTYPE"):
-                await tier.get_many(["set"])
-            await client.delete("refused:set")
         writes = [Write("good", b"secret", 60.0), Write("bad", b"secret", 1e30)]
         with pytest.raises(TierError, match=r"L2: ResponseError: .*out of range") as caught:
             await tier.set_many(writes)
         assert "secret" not in str(caught.value)
         assert await tier.get_many(["good", "bad"]) == [b"secret", None]
+        await tier.aclose()
+
+    asyncio.run(body())
+
+
+def test_what_is_no_string_is_read_as_bytes_of_nobody(each_redis: RedisServer) -> None:
+    async def body() -> None:
+        tier = RedisTier(RedisLink(each_redis.url), prefix="strange:")
+        async with Redis.from_url(each_redis.url) as client:
+            await client.sadd("strange:set", "member")
+            assert await tier.get_many(["set"]) == [b""]
+            assert await tier.get_many(["set", "none"]) == [None, None]
+            await tier.set_many([Write("set", b"1", 60.0)])
+            assert await tier.get_many(["set"]) == [b"1"]
         await tier.aclose()
 
     asyncio.run(body())
