@@ -26,6 +26,8 @@ LONGEST_LIFETIME = 31 * 86_400
 """Seconds that an entry lives at the most, whatever its policy or its response says: what the log has to remember."""
 MAX_SETTLE = 86_400
 """Seconds by which an invalidation may be dated ahead."""
+MAX_KEYS = 1_000_000
+"""New keys of a route that are stored in one window, unless its policy says otherwise."""
 LOCK_WAIT = 5.0
 """Seconds that a worker waits for another that computes the same, unless its policy says otherwise."""
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -108,6 +110,8 @@ class Policy:
         max_body: Larger responses are passed on and not stored.
         request_directives: Whether `Cache-Control` and `Pragma` in requests count (HTTP mode only); False: no client
             forces a miss.
+        max_keys: How many different keys of the route or function this process stores in the time that one of them
+            lives; from 10,000 on, or from half of them, only such as were asked for before. None: all, always.
         files: Files up to this size, sent by path (`http.response.pathsend`), are read and stored; 0: none are.
         compress: Deflate bodies at rest in lower tiers.
         etag: Generate an `ETag` from the content of a 200 where the handler gives none; from the second answer on, as
@@ -166,6 +170,7 @@ class Policy:
     dependencies: Literal["miss", "always"] = "miss"
     downstream: str = "keep"
     max_body: int = 1024 * 1024
+    max_keys: int | None = MAX_KEYS
     request_directives: bool = True
     files: int = 0
     compress: bool = False
@@ -271,6 +276,10 @@ class Policy:
         for name in ("max_body", "files"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
                 raise ConfigError(name, f"must be a number of bytes, not {getattr(self, name)!r}")
+        if self.max_keys is not None and (
+            not isinstance(self.max_keys, int) or isinstance(self.max_keys, bool) or self.max_keys < 1
+        ):
+            raise ConfigError("max_keys", f"must be a number from 1 on, or None, not {self.max_keys!r}")
 
     def _check_names(self) -> None:
         for template in self.tags:

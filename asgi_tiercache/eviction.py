@@ -1,14 +1,19 @@
-"""Which entry a full region gives up: cachetools' orders, and the earliest expiry first."""
+"""Which entry a full region gives up: first of those that nobody has asked for again, then by the region's order.
+
+The orders are cachetools', and the earliest expiry first.
+"""
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from cachetools import Cache, LFUCache, LRUCache
 
+from asgi_tiercache.admission import Doorkeeper
 from asgi_tiercache.config import Eviction
 
 
@@ -20,6 +25,11 @@ class Expiring(Protocol):
 
 
 E = TypeVar("E", bound=Expiring)
+
+PROBATION = 0.1
+"""The share of a full region, in entries and in bytes, for what nobody has asked for again."""
+REMEMBERED = 4
+"""Keys that were on probation, for each entry of a region, that it remembers at the least."""
 
 _Due = tuple[float, int, str]
 """Expiry, insertion number (so that keys are never compared), key."""
@@ -81,6 +91,66 @@ class ExpiryCache(_Lenient[E]):
         if len(self._heap) > 2 * len(self._due) + 16:
             self._heap = list(self._due.values())
             heapq.heapify(self._heap)
+
+
+class Probation:
+    """Keys of a region that nobody has asked for since they came: at most a tenth of it, once it is full.
+
+    A sweep by keys that are asked for once, such as an attacker's or a crawler's, pushes out its like and nothing else.
+    As the small queue of S3-FIFO (Yang et al., SOSP 2023), before whatever order the region has; what had to go and
+    comes again soon is not on probation a second time. A region of fewer than ten entries has none.
+
+    Args:
+        max_entries: What the region holds.
+        max_bytes: Likewise.
+    """
+
+    def __init__(self, max_entries: int, max_bytes: int) -> None:
+        self._max_entries = max_entries
+        self._share_of_entries = int(max_entries * PROBATION)
+        self._share_of_bytes = max_bytes * PROBATION
+        self._weights: dict[str, int] = {}
+        """By key, in the order in which they came."""
+        self._bytes = 0
+        self._known: Doorkeeper | None = None
+        """Keys that were on probation before; there is none until the region is full for the first time."""
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    def __repr__(self) -> str:
+        return f"<Probation of {len(self)} keys, {self._bytes} bytes>"
+
+    def enter(self, key: str, weight: int) -> None:
+        """`key` is new in the region, and weighs so many bytes."""
+        if self._share_of_entries and (self._known is None or not self._known.holds(key)):
+            self._weights[key] = weight
+            self._bytes += weight
+
+    def leave(self, key: str) -> None:
+        """`key` has left the region, or was asked for again."""
+        self._bytes -= self._weights.pop(key, 0)
+
+    def longest(self) -> str | None:
+        """The key that was on probation for longest, and is so no more; None while it is for less than its share."""
+        if len(self._weights) < (self._share_of_entries or math.inf) and self._bytes < self._share_of_bytes:
+            return None
+        key = next(iter(self._weights))
+        self.leave(key)
+        self.remember(key)
+        return key
+
+    def remember(self, key: str) -> None:
+        """`key` need not be on probation when it comes again."""
+        if self._known is None:
+            keys = REMEMBERED * self._max_entries
+            self._known = Doorkeeper(keys, words=keys)
+        self._known.add(key)
+
+    def clear(self) -> None:
+        """The region was emptied."""
+        self._weights.clear()
+        self._bytes = 0
 
 
 class _LRU(_Lenient[E], LRUCache[str, E]):

@@ -22,7 +22,7 @@ from asgi_tiercache.decorator import CachedFunctions
 from asgi_tiercache.decorator.bridge import Bridge
 from asgi_tiercache.decorator.cached import awaitable_loader
 from asgi_tiercache.engine.calls import Call
-from asgi_tiercache.engine.core import Engine, Place
+from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.engine.tags import key_tag
 from asgi_tiercache.engine.values import Values
@@ -58,7 +58,8 @@ CLOSE_SECONDS = 5.0
 FLUSH_SECONDS = 1.0
 DEADLINE = 0.3
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{0,64}")
-_DIRECT = Policy(ttl=1)  # of values stored directly; each `set` brings a lifetime of its own
+_DIRECT = Policy(ttl=1, max_keys=None)
+"""Of values stored directly: each `set` brings a lifetime of its own, and who names a key in code wants it stored."""
 
 
 class TierCache(Purging):
@@ -131,7 +132,7 @@ class TierCache(Purging):
         self._stats.listen_to(self.engine.signals)
         logger.addFilter(ONE_LINE_EACH)
         self.engine.signals.subscribe(FailureLog(), *FailureLog.KINDS)
-        self._place = Place(self.engine.memory.bucket(_DIRECT.region), _DIRECT)
+        self._place = self.engine.place(_DIRECT)
         self._codec = codec_for(Any, where="cache.set")
         self._home: asyncio.AbstractEventLoop | None = None
         self._marked: list[str] = []

@@ -112,6 +112,8 @@ class Entry:
     """Bytes that this copy counts for in memory, its key and the estimated overhead included."""
     at: int = field(default=0, init=False)
     """Log position up to which the entry was checked (rule I5)."""
+    used: bool = field(default=False, init=False)
+    """Whether this copy was asked for since it came into memory."""
     checked: int = field(default=-1, init=False)
     """The worker's version of its log knowledge when the entry was last found valid; -1: never."""
     rendered_at: int = field(default=-1, init=False)

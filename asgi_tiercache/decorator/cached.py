@@ -14,7 +14,7 @@ from asgi_tiercache.codec.values import ValueCodec, codec_for
 from asgi_tiercache.config import Policy
 from asgi_tiercache.decorator.bridge import Bridge
 from asgi_tiercache.engine.calls import Call
-from asgi_tiercache.engine.core import Engine, Place
+from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.values import Values
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.keys.function import FunctionKeys
@@ -119,7 +119,7 @@ class CachedFunction:
         )
         self.name = self.keys.name
         self._namespace = namespace
-        self._place = Place(engine.memory.bucket(policy.region), policy)
+        self._place = engine.place(policy)
         self._codec = codec or codec_for(_returned(function), where=self.name)
         self._failures = FailureCodec(policy.negative, where=self.name) if policy.negative else None
         self._tags = tuple(Template(text) for text in policy.tags)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from asgi_tiercache.engine.calls import Call
-from asgi_tiercache.engine.core import REFRESH_SECONDS, Engine, Found
+from asgi_tiercache.engine.core import REFRESH_SECONDS, TOO_MANY_KEYS, Engine, Found
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.errors import CodecError, TierCacheError
 from asgi_tiercache.http.reuse import NO_DIRECTIVES, Use, judge, may_stand_in
@@ -260,11 +260,22 @@ class Computing:
                 engine.unshareable.remember(call.key, engine.clock.monotonic())
             return None
         engine.unshareable.forget(call.key)
-        engine.keep(call.place, call.key, entry, lease=lease, fill=made.fill)
+        if self._is_admitted(made, entry):
+            engine.keep(call.place, call.key, entry, lease=lease, fill=made.fill)
+            self._watch(entry)
+        else:
+            made.refusal = TOO_MANY_KEYS
+            engine.give(call.place, entry, lease=lease, fill=made.fill)
         if flight is not None:
             flight.land(entry)
-        self._watch(entry)
         return Found(entry, _MADE)
+
+    def _is_admitted(self, made: _Made, entry: Entry) -> bool:
+        """Whether it is stored already, or there is room for one more."""
+        engine, call = self._engine, self._call
+        if made.unattended or self._stale is not None:
+            return True
+        return engine.admits(call.place, call.key, entry.lifetime + entry.retention, call.name)
 
     async def _run(self, made: _Made) -> Any:
         """What the function returns; in a task of its own where somebody may have to go on without it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from asgi_tiercache import fleet
+from asgi_tiercache.admission import Admission, Doorkeepers
 from asgi_tiercache.ageing import FillTime, Random, early_at, jittered
 from asgi_tiercache.config import LONGEST_LIFETIME, Policy
 from asgi_tiercache.engine.ahead import Ahead
@@ -33,6 +35,10 @@ from asgi_tiercache.types import EVERY_KIND, MARKER, Clock, Entry, Stamp
 
 T = TypeVar("T")
 
+logger = logging.getLogger("asgi_tiercache")
+
+TOO_MANY_KEYS = "too-many-keys"
+"""Why something was not stored that could have been."""
 REFRESH_SECONDS = 60.0
 """Seconds that a fill may take for which nobody waits; and after which nobody joins one any more."""
 MAX_SKEW = 3_600.0
@@ -50,6 +56,8 @@ class Place:
 
     bucket: Bucket
     policy: Policy
+    admission: Admission | None = None
+    """Which of its new keys are stored; None: all."""
     fill_time: FillTime = field(default_factory=FillTime)
 
 
@@ -96,6 +104,7 @@ class Engine:
         self.lease = invalidation.lease
         self.signals = signals
         self.clock = clock
+        self._doorkeepers = Doorkeepers()
         self.reclaimer = Reclaimer(memory, stack, clock)
         self.fills: Flights[Entry] = Flights()
         self.unshareable = Unshareable()
@@ -117,6 +126,16 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"<Engine {self.memory!r} {self.stack!r} {self.invalidation!r}>"
+
+    def place(self, policy: Policy) -> Place:
+        """A place for the entries of one route or function.
+
+        Raises:
+            ConfigError: the region of that name has other bounds.
+        """
+        most = policy.max_keys
+        admission = None if most is None else Admission(most, self._doorkeepers)
+        return Place(self.memory.bucket(policy.region), policy, admission)
 
     # ---- the fill that is running ----
 
@@ -501,6 +520,36 @@ class Engine:
         await self.leases.aclose()
 
     # ---- storing ----
+
+    def admits(self, place: Place, key: str, lifetime: float, name: str) -> bool:
+        """Whether there is room for one more key; to be asked once for each response or value that may be stored.
+
+        Args:
+            place: Where it would live.
+            key: What it would be found by; nothing is known to be stored there, but perhaps in memory.
+            lifetime: Seconds for which it would be kept.
+            name: What the place is called in the log.
+        """
+        admission = place.admission
+        if admission is None or key in place.bucket.held:
+            return True
+        if admission.admits(key, self.clock.monotonic(), min(lifetime, LONGEST_LIFETIME)):
+            return True
+        if admission.tell():
+            logger.warning(
+                "%r has more keys than are stored at first sight (max_keys=%d): of further ones, for now, at most those"
+                " that are asked for again",
+                name,
+                place.policy.max_keys,
+            )
+        return False
+
+    def give(self, place: Place, entry: Entry, *, lease: Lease = WITHOUT, fill: Fill | None = None) -> None:
+        """Make ready an entry that is not stored, and is given to those who wait for it; arguments as for `keep`."""
+        if fill is not None:
+            place.fill_time.add(self.clock.monotonic() - fill.running_since)
+        self._timed(entry, place)
+        lease.end(Ended.NOTHING)
 
     def keep(self, place: Place, key: str, entry: Entry, *, lease: Lease = WITHOUT, fill: Fill | None = None) -> None:
         """Store a new entry: in L1 before this returns, in the lower tiers behind the caller's back.

@@ -74,6 +74,7 @@ class Asking:
             collapsed=False if self.waited else None,
             validation=validation,
             partial=partial,
+            known=self.found is not None,
             lease=lease,
         )
         return validation or app, tee
@@ -144,7 +145,7 @@ class Asking:
             exchange.route.saw_storable()
         elif tee.refusal and tee.status and not tee.is_passing and tee.stand_in is None:
             exchange.route.saw_unstorable()
-        exchange.report("miss", tee.refusal or "")
+        exchange.report("miss", tee.reason)
 
 
 class LateResponseError(TooLateError):

@@ -30,7 +30,7 @@ class HeadExchange:
         self._found = found
         self._headers: Sequence[Header] | None = None
         request, fill = exchange.request, exchange.engine.begin(exchange.fill_key)
-        self._tee = Tee(exchange.engine, exchange.route, request, fill, request.scope)
+        self._tee = Tee(exchange.engine, exchange.route, request, fill, request.scope, known=True)
 
     async def run(self) -> None:
         """Run the handler on the request as it came."""

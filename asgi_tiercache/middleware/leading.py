@@ -56,7 +56,8 @@ class Leading:
                 return None
             if not response.came_too_late:  # else the answer in its place was counted
                 exchange.route.asked_for(exchange.key_of(tee.entry))
-            self._renewing.anticipate(tee.entry)
+            if tee.admitted:
+                self._renewing.anticipate(tee.entry)
             return Found(tee.entry, MADE)
 
         async def work(flight: Flight[Entry]) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
-from asgi_tiercache.engine.core import Engine, Place
+from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.tags import key_tag, path_tag, route_tag, site_tag, user_tag
 from asgi_tiercache.keys.request import RequestKey, RequestKeys
 from asgi_tiercache.keys.template import Template
@@ -48,8 +48,8 @@ class Route:
         self.keys = RequestKeys(keyed, namespace=namespace, credentials=target.credentials)
         self.speaking = _DIRECTING | self.keys.credentials
         """The request fields without any of which a request in HTTP mode demands nothing."""
-        self.bucket = engine.memory.bucket(policy.region)
-        self.place = Place(self.bucket, policy)
+        self.place = engine.place(policy)
+        self.bucket = self.place.bucket
         self.variants = Variants(engine, self.place, self.keys.varies)
         self._templates = tuple(Template(text) for text in policy.tags)
         self._only_responses_decide = not self.explicit and policy.ttl is None and not policy.status_ttl

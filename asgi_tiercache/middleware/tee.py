@@ -6,7 +6,7 @@ import anyio.to_thread
 from starlette.types import Message, Scope
 
 from asgi_tiercache.codec.entries import MAX_FIELDS, MAX_LINES
-from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.engine.core import TOO_MANY_KEYS, Engine
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.engine.tags import group_tags, too_many
 from asgi_tiercache.http import cache_status
@@ -38,7 +38,8 @@ _DESCRIBING = frozenset(
 class Tee:
     """Looks at each message on its way to the client; holds nothing back.
 
-    `refusal` is set as soon as the response turns out not to be storable; `entry` as soon as it is stored.
+    `refusal` is set as soon as the response turns out not to be storable; `entry` as soon as it is complete, and stored
+    if there is room for it.
 
     Args:
         engine: Stores.
@@ -50,6 +51,7 @@ class Tee:
         collapsed: False if the request waited for another one's response in vain.
         validation: Answers in the handler's place where that has nothing new to say, or fails.
         partial: The handler was asked for a part.
+        known: Something is stored already for this request: the response takes its place.
         lease: Ends once other workers find the response, or it is clear that they never will.
     """
 
@@ -65,6 +67,7 @@ class Tee:
         collapsed: bool | None = None,
         validation: ValidatingApp | None = None,
         partial: bool = False,
+        known: bool = False,
         lease: Lease = WITHOUT,
     ) -> None:
         self._engine = engine
@@ -85,11 +88,14 @@ class Tee:
         self._collapsed = collapsed
         self._validation = validation
         self._partial = partial
+        self._known = known
         self._lease = lease
         self._contradicted: Entry | None = None
         self.fill = fill
         self.refusal: str | None = None
         self.entry: Entry | None = None
+        self.admitted = True
+        """Whether there is room for the response; if not, `entry` is for those who wait for it."""
         self.stand_in: Entry | None = None
         """The stored response that is the answer because the handler failed."""
         self.failing = False
@@ -133,6 +139,11 @@ class Tee:
             self.refusal = reason
             self._chunks.clear()
             self._lease.end(Ended.NOTHING)
+
+    @property
+    def reason(self) -> str:
+        """Why the response is not stored, as far as is known; empty if it is."""
+        return self.refusal or ("" if self.admitted else TOO_MANY_KEYS)
 
     @property
     def is_passing(self) -> bool:
@@ -179,7 +190,15 @@ class Tee:
             self.refuse("trailers")
         else:
             self._check_length()
+            self.admitted = self.refusal is not None or self._is_admitted(verdict)
         return {**message, "headers": self._told()}
+
+    def _is_admitted(self, verdict: Store) -> bool:
+        if self._known:
+            return True
+        request, route = self._request, self._route
+        key = route.variants.key_of(request.key, request.scope, verdict.vary)
+        return self._engine.admits(route.place, key, verdict.lifetime + verdict.retention, route.name)
 
     def _is_for_all(self, refusal: str) -> bool:
         """Whether the response is an error that the next one who asks would be given, too.
@@ -290,11 +309,11 @@ class Tee:
         told = list(self._headers)
         if self.refusal is None:
             told = list(with_downstream(self._headers, self._route.policy.downstream))
-        stored = self.refusal is None and self._declared is not None
+        stored = self.refusal is None and self._declared is not None and self.admitted
         validation = self._validation
         status = validation.status if validation is not None and validation.validated is not None else None
         line = cache_status.forward(
-            self._forwarded, fwd_status=status, stored=stored, collapsed=self._collapsed, detail=self.refusal or ""
+            self._forwarded, fwd_status=status, stored=stored, collapsed=self._collapsed, detail=self.reason
         )
         told.append((CACHE_STATUS, line))
         return told
@@ -346,7 +365,8 @@ class Tee:
                 return self.refuse("incomplete")
             key = self._completed(entry)
         variants, scope = self._route.variants, self._request.scope
-        variants.keep(entry, key, scope, verdict.vary, lease=self._lease, fill=self.fill)
+        store = variants.keep if self.admitted else variants.give
+        store(entry, key, scope, verdict.vary, lease=self._lease, fill=self.fill)
         self._engine.unshareable.forget(self._shared_name)
         self.entry = entry
 

@@ -107,6 +107,25 @@ class Variants:
         self._engine.keep(self._place, chosen.text, entry, fill=fill)
         self._engine.keep(self._place, key.text, self._marker(entry, key, tuple(names), until), lease=lease)
 
+    def give(
+        self,
+        entry: Entry,
+        key: RequestKey,
+        scope: Scope,
+        vary: Sequence[str],
+        *,
+        lease: Lease = WITHOUT,
+        fill: Fill | None = None,
+    ) -> None:
+        """Make ready `entry`, which is not stored, for those who wait for it; arguments as for `keep`."""
+        entry.vary, entry.canonical = self.place(key, scope, vary)
+        self._engine.give(self._place, entry, lease=lease, fill=fill)
+
+    def key_of(self, key: RequestKey, scope: Scope, vary: Sequence[str]) -> str:
+        """What a response that names `vary` is stored by."""
+        telling = self._telling(vary)
+        return self.choose(key, telling, scope).text if telling else key.text
+
     def place(self, key: RequestKey, scope: Scope, vary: Sequence[str]) -> tuple[tuple[str, ...], bytes]:
         """By which fields a response that names `vary` is found, and what it answers."""
         telling = self._telling(vary)

@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from asgi_tiercache.config import Region
 from asgi_tiercache.errors import ConfigError
-from asgi_tiercache.eviction import make_cache, mapping_of
+from asgi_tiercache.eviction import Probation, make_cache, mapping_of
 from asgi_tiercache.signals import Evicted, Signals
 from asgi_tiercache.types import Entry
 
@@ -26,6 +26,7 @@ class Bucket:
         self._lock = threading.Lock()
         # cachetools asks for the size of the value alone; put() knows the key as well.
         self._cache = make_cache(region.eviction, region.max_bytes, attrgetter("weight"))
+        self._probation = Probation(region.max_entries, region.max_bytes)
         self.held = mapping_of(self._cache)
         """What is in it, those past their time included; looking there does not touch the eviction order."""
 
@@ -36,10 +37,15 @@ class Bucket:
         # Also reading moves the key in the eviction order, hence the lock.
         with self._lock:
             entry: Entry | None = self._cache[key]
-            if entry is None or now < entry.expires:
+            if entry is None:
+                return None
+            if now < entry.expires:
+                entry.used = True
                 return entry
             if now >= entry.ends:
-                del self._cache[key]
+                self._remove(key)
+                if entry.used:
+                    self._probation.remember(key)
             return None
 
     def retained(self, key: str, now: float) -> Entry | None:
@@ -49,27 +55,32 @@ class Bucket:
 
     def put(self, key: str, entry: Entry) -> bool:
         """Keep `entry`, in place of others where there is no room; False if it is larger than the whole region."""
+        region = self.region
         entry.weight = entry.size + len(key) + ENTRY_OVERHEAD
-        if entry.weight > self.region.max_bytes:
+        if entry.weight > region.max_bytes:
             self.discard(key)
             return False
-        held = self.held
+        held, evicted = self.held, 0
         with self._lock:
-            before = len(held) + (key not in held)
-            if before > self.region.max_entries:
-                self._cache.popitem()
+            while (key not in held and len(held) >= region.max_entries) or self._grown(key, entry) > region.max_bytes:
+                self._give_up()
+                evicted += 1
+            if key in held:
+                self._probation.leave(key)
+            else:
+                self._probation.enter(key, entry.weight)
             self._cache[key] = entry
-            evicted = before - len(held)
             self.evictions += evicted
         if evicted:
-            self._signals.emit(Evicted(self.region.name, evicted))
+            self._signals.emit(Evicted(region.name, evicted))
         return True
 
     def discard(self, key: str, entry: Entry | None = None) -> None:
         """Forget the entry under `key`, if there is one; with `entry`, only that one."""
         with self._lock:
-            if entry is None or self.held.get(key) is entry:
-                self._cache.pop(key, None)
+            held = self.held.get(key)
+            if held is not None and (entry is None or held is entry):
+                self._remove(key)
 
     def entries(self) -> list[tuple[str, Entry]]:
         """Every key and entry held, those past their time included; the eviction order is not touched."""
@@ -80,6 +91,25 @@ class Bucket:
         """Forget every entry."""
         with self._lock:
             self._cache.clear()
+            self._probation.clear()
+
+    def _grown(self, key: str, entry: Entry) -> float:
+        """Bytes held once `entry` is under `key`."""
+        before = self.held.get(key)
+        return self._cache.currsize + entry.weight - (0 if before is None else before.weight)
+
+    def _give_up(self) -> None:
+        """Let one entry go: of those on probation, if they are too many, the oldest that nobody has asked for."""
+        while (key := self._probation.longest()) is not None:
+            if not self.held[key].used:
+                del self._cache[key]
+                return
+        key, _ = self._cache.popitem()
+        self._probation.leave(key)
+
+    def _remove(self, key: str) -> None:
+        del self._cache[key]
+        self._probation.leave(key)
 
     @property
     def bytes(self) -> int:
