@@ -36,6 +36,9 @@ REPLICA_MS = 100
 """How long an invalidation waits for a replica to confirm it."""
 PATIENCE = 2.0
 """Seconds beyond that after which a server that has not answered is taken to hang."""
+_END = 2**63
+"""What every position is below; see `Stamp`."""
+_MOST_DIGITS = 20
 _HEAD = (b"epoch", b"clock", b"floor", b"soft", b"patterns")
 
 
@@ -191,11 +194,11 @@ class RedisLog:
         for id_, fields in entries:
             try:
                 purge = Purge(
-                    tags=tuple(_parsed(fields.get(b"tags", b"[]"))),
-                    patterns=tuple(_parsed(fields.get(b"patterns", b"[]"))),
+                    tags=_texts(fields.get(b"tags", b"[]")),
+                    patterns=_texts(fields.get(b"patterns", b"[]")),
                     everything=b"all" in fields,
                     soft=fields[b"kind"] == b"soft",
-                    settle=int(fields.get(b"settle", b"0")) / 1000,
+                    settle=_number(fields.get(b"settle", b"0")) / 1000,
                 )
                 own = fields.get(b"by") == self._who().encode()
                 records.append(
@@ -226,11 +229,30 @@ def _text(value: bytes) -> str:
 
 
 def _parsed(value: bytes) -> Any:
-    """JSON as the scripts write it: what was no UTF-8 in a tag is none here."""
+    """JSON as the scripts write it: what was no UTF-8 in a tag is none here.
+
+    Raises:
+        ValueError: it is no JSON, or nested deeper than anything that our scripts write.
+    """
     try:
         return orjson.loads(value)
     except ValueError:
-        return json.loads(value.decode("utf-8", "surrogatepass"))
+        try:
+            return json.loads(value.decode("utf-8", "surrogatepass"))
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+
+def _texts(value: bytes) -> tuple[str, ...]:
+    """A JSON list of texts.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = _parsed(value)
+    if type(found) is not list or not all(type(each) is str for each in found):
+        raise ValueError("no list of texts")
+    return tuple(found)
 
 
 def _patterns(value: bytes | None) -> tuple[tuple[str, int, int], ...]:
@@ -257,6 +279,20 @@ def _position(value: bytes | None) -> int:
         return 0
     ms, _, sequence = value.partition(b"-")
     try:
-        return (int(ms) << 20) + int(sequence or b"0")
+        position = (_number(ms) << 20) + _number(sequence or b"0")
     except ValueError:
-        raise TierError(f"the control state holds {value[:40]!r} where an id belongs") from None
+        position = _END
+    if position >= _END:
+        raise TierError(f"the control state holds {value[:40]!r} where an id belongs")
+    return position
+
+
+def _number(digits: bytes) -> int:
+    """`digits` and nothing else: `int` would take signs, blanks and underscores, too.
+
+    Raises:
+        ValueError: they are none, or more than a stream's id may have.
+    """
+    if not digits.isdigit() or len(digits) > _MOST_DIGITS:
+        raise ValueError("no number")
+    return int(digits)

@@ -125,7 +125,7 @@ def test_positions_only_grow_also_within_one_millisecond_and_for_two_workers(red
 
 
 def test_positions_grow_also_when_the_clock_of_the_server_was_set_back(redises: Redises) -> None:
-    future = f"{2**43}-7"
+    future = f"{2**42}-7"
 
     async def use(log: RedisLog) -> None:
         first = await log.append(Purge(("a",)))
@@ -133,7 +133,7 @@ def test_positions_grow_also_when_the_clock_of_the_server_was_set_back(redises: 
             client.hset(redises.control, "clock", future)
         second = await log.append(Purge(("b",)))
         third = await log.append(Purge(("c",)))
-        assert first.id < second.previous == (2**43 << 20) + 7
+        assert first.id < second.previous == (2**42 << 20) + 7
         assert (second.id, third.id) == (second.previous + 1, second.previous + 2)
 
     with_log(redises, use)
@@ -281,9 +281,37 @@ def test_entries_of_the_stream_that_no_script_of_ours_wrote_are_passed_over(redi
         first = await log.append(Purge(("a",)))
         with redises.client() as client:
             client.xadd(redises.stream, {"kind": "nonsense"})
-            client.xadd(redises.stream, {"kind": "hard", "epoch": "e", "previous": "1-1", "tags": "[[["})
+            for malformed in (
+                {"tags": "[[["},
+                {"tags": "[" * 100_000},
+                {"tags": '"ab"'},
+                {"tags": "[1]"},
+                {"patterns": "{}"},
+                {"settle": "9" * 400},
+                {"settle": "-1"},
+                {"previous": "9" * 20},
+                {"previous": "1_0-+1"},
+            ):
+                client.xadd(redises.stream, {"kind": "hard", "epoch": "e", "previous": "1-1", **malformed})
         second = await log.append(Purge(("b",)))
         assert [record.id for record in await log.read(0)] == [first.id, second.id]
+
+    with_log(redises, use)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("clock", "9" * 20), ("floor", "1_0-0"), ("soft", "-1"), ("t:a", "+1-0"), ("patterns", '{"a":' * 100_000)],
+)
+def test_a_control_hash_that_no_script_of_ours_wrote_is_an_error_of_the_log(
+    redises: Redises, name: str, value: str
+) -> None:
+    async def use(log: RedisLog) -> None:
+        await log.append(Purge(("a",)))
+        with redises.client() as client:
+            client.hset(redises.control, name, value)
+        with pytest.raises(TierError, match="control state"):
+            await log.ask(["a"])
 
     with_log(redises, use)
 
