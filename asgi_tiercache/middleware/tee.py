@@ -156,6 +156,10 @@ class Tee:
     # ---- the start ----
 
     def _start(self, message: Message) -> Message:
+        if self.status:  # a second one: the server will refuse it
+            self.failing = False
+            self.refuse("start")
+            return message
         self.status = message["status"]
         self._started = self._engine.clock.monotonic()
         self._headers = tuple((bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ()))
