@@ -14,6 +14,7 @@ from asgi_tiercache.codec.shape import (
     expect_list,
     is_tagged,
     tagged,
+    type_name,
     untag,
 )
 
@@ -151,7 +152,10 @@ class Union(Shape):
         if type(tree) is list:
             label, inner = tree
             return self._labelled[label].load(inner)
-        return (FLOAT if FLOAT in self._natives else INTEGER).load(tree)
+        for number in (FLOAT, INTEGER):  # of what is neither native nor labelled, only numbers may be marked
+            if number in self._natives:
+                return number.load(tree)
+        raise TypeError(f"{self.label} was expected here, not {type_name(type(tree))}")
 
 
 _NATIVES = frozenset(SCALARS.values()) - frozenset(TAGGED.values())

@@ -97,7 +97,9 @@ def _split(line: str) -> Iterator[str]:
             position = quoted.end()
         else:
             # No later quote can end, either: looking at each of them again would take quadratic time.
-            yield from line[start:].split(",")
+            plain = line[delimiter.start() :].split(",")
+            yield line[start : delimiter.start()] + plain[0]
+            yield from plain[1:]
             return
     yield line[start:]
 

@@ -140,7 +140,8 @@ def parse_content_range(response: Iterable[Header], size: int) -> ContentRange |
         return None
     span = Span(_position(match["first"]), _position(match["last"]))
     length = None if match["length"] == b"*" else _position(match["length"])
-    if span.last >= (_BEYOND if length is None else length) or span.size != size or span.size < 1:
+    end = _BEYOND if length is None else length
+    if length == _BEYOND or span.last >= end or span.size != size or span.size < 1:
         return None
     return ContentRange(span, length)
 

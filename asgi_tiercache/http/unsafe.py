@@ -83,7 +83,7 @@ def resolve(reference: bytes, target: TargetURI) -> Reference | None:
             return None
     except ValueError:  # no such port, brackets that do not pair
         return None
-    return Reference(there.path or "/", there.query)
+    return Reference(_without_dots(there.path or "/"), there.query)
 
 
 def represents_target(
@@ -109,6 +109,20 @@ def represents_target(
     aimed_at_us = targeted(headers)
     directives = Directives.parse(headers) if aimed_at_us is None else aimed_at_us
     return explicit_lifetime(headers, directives, targeted=aimed_at_us is not None, now=now) is not None
+
+
+def _without_dots(path: str) -> str:
+    """`path` without dot segments (RFC 3986, section 5.2.4), which `urljoin` leaves where an authority was given."""
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
 
 
 def _text(reference: bytes) -> str:

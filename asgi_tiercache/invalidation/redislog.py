@@ -39,6 +39,8 @@ PATIENCE = 2.0
 _HEAD = (b"epoch", b"clock", b"floor", b"soft", b"patterns")
 _COUNTED = 20
 """Bits of a position that count within a millisecond."""
+_MOST_DIGITS = 20
+"""Of a number in the log: ids have 64 bits."""
 
 
 class RedisLog:
@@ -216,7 +218,7 @@ class RedisLog:
                     patterns=_names(fields.get(b"patterns", b"[]")),
                     everything=b"all" in fields,
                     soft=fields[b"kind"] == b"soft",
-                    settle=int(fields.get(b"settle", b"0")) / 1000,
+                    settle=_number(fields.get(b"settle", b"0")) / 1000,
                 )
                 own = fields.get(b"by") == self._who().encode()
                 records.append(
@@ -257,7 +259,7 @@ def _parsed(value: bytes) -> Any:
     """JSON as the scripts write it: what was no UTF-8 in a tag is none here.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no JSON, or nested deeper than anything that our scripts write.
     """
     try:
         return orjson.loads(value)
@@ -316,3 +318,14 @@ def _position(value: bytes | None) -> int:
     if not (dash and ms.isdigit() and sequence.isdigit() and int(ms) < 1 << 43 and int(sequence) < 1 << _COUNTED):
         raise TierError(f"the control state holds {value[:40]!r} where an id belongs")
     return (int(ms) << _COUNTED) + int(sequence)
+
+
+def _number(digits: bytes) -> int:
+    """`digits` and nothing else: `int` would take signs, blanks and underscores, too.
+
+    Raises:
+        ValueError: they are none, or more than a stream's id may have.
+    """
+    if not digits.isdigit() or len(digits) > _MOST_DIGITS:
+        raise ValueError("no number")
+    return int(digits)

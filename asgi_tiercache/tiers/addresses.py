@@ -51,8 +51,7 @@ def maker(url: str, *, credential_provider: CredentialProvider | None, max_conne
     if credential_provider is not None:
         extra["credential_provider"] = credential_provider
     try:
-        kind = urlsplit(url).scheme.partition("+")[2]
-        make = {"": _single, "cluster": _cluster, "sentinel": _sentinel}[kind](url, extra)
+        make = _KINDS[urlsplit(url).scheme](url, extra)
     except ConfigError:
         raise
     except Exception as error:
@@ -124,6 +123,13 @@ def _sentinel(url: str, extra: dict[str, Any]) -> Make:
 
     make().redis.connection_pool.make_connection()
     return make
+
+
+_KINDS = {
+    **dict.fromkeys(("redis", "rediss", "unix"), _single),
+    **dict.fromkeys(("redis+cluster", "rediss+cluster"), _cluster),
+    **dict.fromkeys(("redis+sentinel", "rediss+sentinel"), _sentinel),
+}
 
 
 def _options(url: str, extra: dict[str, Any]) -> dict[str, Any]:

@@ -448,6 +448,13 @@ def test_a_union_whose_members_changed_places_is_not_misread() -> None:
     assert codec_for(Literal["public", "draft"], where="load").load(written) == "draft"
 
 
+@pytest.mark.parametrize("annotation", [Sequence[int], str | bytes | None, Point | Loose])
+@pytest.mark.parametrize("stored", [b"1", b'{"$":["int","0x5"]}', b'{"$":["float","nan"]}'])
+def test_a_union_without_numbers_takes_none(annotation: Any, stored: bytes) -> None:
+    with pytest.raises(CodecError):
+        codec_for(annotation, where="load").load(stored)
+
+
 class TitleOnly(TypedDict):
     title: str
 

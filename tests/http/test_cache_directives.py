@@ -90,6 +90,11 @@ def test_a_directive_in_a_quoted_string_is_none() -> None:
     assert "no-transform" in directives
 
 
+def test_a_quote_without_end_lets_nothing_out_of_the_quoted_string_before_it() -> None:
+    directives = _parse('ext="a, public, max-age=60"x", no-transform')
+    assert set(directives.arguments) == {"ext", "no-transform"}
+
+
 @pytest.mark.parametrize(
     "line", ["No-Store x", "no-store;x", "no-store=1", 'no-store="', 'x="a, no-store', "no-store="]
 )

@@ -48,6 +48,10 @@ def test_a_quoted_string_without_end_hides_nothing() -> None:
     assert _list(b'x="a', b'no-store, y="') == ['x="a', "no-store", 'y="']
 
 
+def test_a_quote_without_end_leaves_the_quoted_strings_before_it_whole() -> None:
+    assert _list(b'x="a, public"y", b') == ['x="a, public"y"', "b"]
+
+
 def test_lists_take_linear_time() -> None:
     hostile = b'"' + rb"\"," * 200_000
     before = time.process_time()

@@ -368,6 +368,11 @@ def test_a_part_without_content_range_or_with_two_holds_nothing() -> None:
     assert parse_content_range([(b"content-range", b"bytes 5-4/10")], 0) is None
 
 
+def test_a_length_beyond_what_can_be_repeated_exactly_is_of_no_use() -> None:
+    assert parse_content_range([(b"content-range", b"bytes 0-4/999999999999999999")], 5) is not None
+    assert parse_content_range([(b"content-range", b"bytes 0-4/1000000000000000001")], 5) is None
+
+
 def test_a_part_may_be_a_single_byte() -> None:
     assert parse_content_range([(b"content-range", b"bytes 4-4/10")], 1) == ContentRange(Span(4, 4), 10)
 

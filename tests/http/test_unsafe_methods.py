@@ -61,6 +61,19 @@ def test_a_reference_is_resolved_against_the_target(reference: str, path: str) -
     assert found.path == path
 
 
+@pytest.mark.parametrize(
+    ("reference", "path"),
+    [
+        ("http://example.org/a/../b", "/b"),
+        ("//example.org/a/./b/..", "/a/"),
+        ("http://example.org/../..", "/"),
+        ("http://example.org//a/../b/.", "//b/"),
+    ],
+)
+def test_an_absolute_reference_loses_its_dot_segments_too(reference: str, path: str) -> None:
+    assert resolve(reference.encode(), TARGET) == Reference(path, "")
+
+
 @pytest.mark.parametrize(("reference", "query"), [("", "q=1"), ("#part", "q=1"), ("?", ""), ("42", ""), ("?x", "x")])
 def test_only_a_reference_without_a_path_keeps_the_query(reference: str, query: str) -> None:
     assert resolve(reference.encode(), TARGET) == ("/videos/42", query)

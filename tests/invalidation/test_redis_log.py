@@ -317,9 +317,37 @@ def test_entries_of_the_stream_that_no_script_of_ours_wrote_are_passed_over(redi
         first = await log.append(Purge(("a",)))
         with redises.client() as client:
             client.xadd(redises.stream, {"kind": "nonsense"})
-            client.xadd(redises.stream, {"kind": "hard", "epoch": "e", "previous": "1-1", "tags": "[[["})
+            for malformed in (
+                {"tags": "[[["},
+                {"tags": "[" * 100_000},
+                {"tags": '"ab"'},
+                {"tags": "[1]"},
+                {"patterns": "{}"},
+                {"settle": "9" * 400},
+                {"settle": "-1"},
+                {"previous": "9" * 20},
+                {"previous": "1_0-+1"},
+            ):
+                client.xadd(redises.stream, {"kind": "hard", "epoch": "e", "previous": "1-1", **malformed})
         second = await log.append(Purge(("b",)))
         assert [record.id for record in await log.read(0)] == [first.id, second.id]
+
+    with_log(redises, use)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("clock", "9" * 20), ("floor", "1_0-0"), ("soft", "-1"), ("t:a", "+1-0"), ("patterns", '{"a":' * 100_000)],
+)
+def test_a_control_hash_that_no_script_of_ours_wrote_is_an_error_of_the_log(
+    redises: Redises, name: str, value: str
+) -> None:
+    async def use(log: RedisLog) -> None:
+        await log.append(Purge(("a",)))
+        with redises.client() as client:
+            client.hset(redises.control, name, value)
+        with pytest.raises(TierError, match="control state"):
+            await log.ask(["a"])
 
     with_log(redises, use)
 

@@ -58,6 +58,7 @@ def test_urls_of_each_kind_are_accepted(url: str) -> None:
         "redis+cluster://localhost?read_from_replicas=yes",
         "redis+cluster://localhost?load_balancing_strategy=random",
         "unix+cluster:///run/redis.sock",
+        "unix+sentinel://localhost/shop",
         "http+cluster://localhost",
         "redis+cluster+sentinel://localhost",
         "redis+sentinels://localhost/shop",
