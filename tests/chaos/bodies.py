@@ -1,4 +1,4 @@
-"""What a body must be, to the byte: whoever knows what was asked for and which version it tells of can make it again."""
+"""What a body must be, to the byte: made again by whoever knows what was asked for, and which version it tells of."""
 
 from __future__ import annotations
 

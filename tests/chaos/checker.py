@@ -1,4 +1,4 @@
-"""What every answer must hold to: the bytes, whose they are, how old they may be; by `docs/consistency.md`, no laxer."""
+"""What every answer must hold to: its bytes, whose it is, how old it may be; by `docs/consistency.md`, no laxer."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class Client:
             self._versions.commit(asked.item)
 
     def _put_body(self, asked: Asked) -> None:
-        words = "".join(self.random.choice("ab:;&\\\"") for _ in range(self.random.choice((2, 2, 2, 300))))
+        words = "".join(self.random.choice('ab:;&\\"') for _ in range(self.random.choice((2, 2, 2, 300))))
         asked.method, asked.body = "POST", json.dumps({"words": words[:2], "long": len(words)}).encode()
         asked.headers["content-type"] = "application/json"
         asked.said["asked"] = asked.body.decode()

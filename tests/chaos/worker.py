@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +24,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from asgi_tiercache import Policy, Purged, Region, TierCache, TierCacheMiddleware
+from asgi_tiercache import Policy, Purged, Receipt, Region, TierCache, TierCacheMiddleware
 from tests.chaos.bodies import body_of, etag_of, group_of, partner, zipped
 from tests.chaos.kinds import HARD_TIMEOUT, KINDS, MAX_LAG, MAX_UNVERIFIED, SLEEPY
 from tests.chaos.plants import PLANTS, Plant
@@ -70,6 +70,7 @@ class Worker:
         cache.on("item_update", tags=["item:{item}"])
         cache.on_invalidate(self._taken)
         self.fact = self._function()
+        self._ways = self._all_ways()
         app = self._app()
         policies = {f"/{kind}/{{item}}": policy for kind, policy in self._policies().items()}
         self.app = plant.around(TierCacheMiddleware(app, cache=cache, routes=policies))
@@ -89,9 +90,7 @@ class Worker:
             "user": policy("user", user=_user),
             "swr": policy("swr", stale_while_revalidate=KINDS["swr"].stale),
             "sie": policy("sie", stale_if_error=KINDS["sie"].stale),
-            "timed": policy(
-                "timed", stale_if_error=KINDS["timed"].stale, soft_timeout=0.2, hard_timeout=HARD_TIMEOUT
-            ),
+            "timed": policy("timed", stale_if_error=KINDS["timed"].stale, soft_timeout=0.2, hard_timeout=HARD_TIMEOUT),
             "maybe": policy("maybe", status_ttl={404: 2}),
             "ask": policy("ask", methods=["POST"], body=True),
             "stream": policy("stream"),
@@ -141,17 +140,21 @@ class Worker:
         return self._said(request, [self.versions[item]])
 
     def _said(
-        self, request: Request, versions: list[int], *, status: int = 200, began: float | None = None, **headers: str
+        self,
+        request: Request,
+        versions: list[int],
+        *,
+        status: int = 200,
+        began: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Response:
         """What a handler answers: of which `versions`, when it was made, and in what time."""
         said = self._about(request)
         kind = said["path"].split("/")[1]
         body = body_of(said, versions, KINDS[kind].size)
         if said.get("encoding"):
-            headers["content-encoding"] = "gzip"
             body = zipped(body)
-        headers |= self._marks(versions, began) | {"etag": etag_of(body)}
-        return Response(body, status, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return Response(body, status, {**(headers or {}), **self._marks(versions, began), "etag": etag_of(body)})
 
     def _marks(self, versions: list[int], began: float | None) -> dict[str, str]:
         self.counts["handlers"] += 1
@@ -178,13 +181,15 @@ class Worker:
         return said
 
     async def _vary(self, request: Request, item: int) -> Response:
-        return self._said(request, [self.versions[item]], vary="Accept-Encoding, Accept-Language")
+        said = self._said(request, [self.versions[item]], headers={"vary": "Accept-Encoding, Accept-Language"})
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            said.headers["content-encoding"] = "gzip"
+        return said
 
     async def _free(self, request: Request, item: int) -> Response:
         """Says itself how it may be cached, and answers conditions."""
-        answer = self._said(
-            request, [self.versions[item]], cache_control="max-age=3", cache_groups=f'"item:{item}"'
-        )
+        headers = {"cache-control": "max-age=3", "cache-groups": f'"item:{item}"'}
+        answer = self._said(request, [self.versions[item]], headers=headers)
         if request.headers.get("if-none-match") == answer.headers["etag"]:
             kept = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
             return Response(status_code=304, headers=kept)
@@ -279,8 +284,8 @@ class Worker:
             if value["item"] != each:
                 raise WrongValueError(f"{value!r} for item {each}")
             versions.append(value["version"])
-        mark = {} if verified and self._verified else {"x_unverified": "1"}
-        return self._said(request, versions, began=began, **mark)
+        mark = {} if verified and self._verified else {"x-unverified": "1"}
+        return self._said(request, versions, began=began, headers=mark)
 
     async def _put(self, item: int) -> Response:
         """The driver has committed; the method alone invalidates the path."""
@@ -296,38 +301,29 @@ class Worker:
         """Invalidate in the way asked for; when that returned, and what the receipt says."""
         if self.plant.deaf_to_invalidations:
             return {"at": time.monotonic(), "durable": True}
-        item, cache = asked["item"], self.cache
-        match asked["way"]:
-            case "tag":
-                call = cache.invalidate("item:{item}", item=item)
-            case "tags":
-                call = cache.invalidate(*(f"item:{each}" for each in asked["items"]))
-            case "settle":
-                call = cache.invalidate(f"item:{item}", settle=0.2)
-            case "soft":
-                call = cache.invalidate(f"item:{item}", soft=True)
-            case "event":
-                call = cache.emit("item_update", item=item)
-            case "key":
-                call = cache.invalidate_key(f"fact:{group_of(item)}:{item}")
-            case "pattern":
-                call = cache.invalidate_pattern(f"fact:{group_of(item)}:*")
-            case "glob":
-                call = cache.invalidate_pattern(f"fact:?:{item}")
-            case "path":
-                call = cache.invalidate_path(f"/page/{item}")
-            case "route":
-                call = cache.invalidate_route("/vary/{item}")
-            case "user":
-                call = cache.invalidate_user(asked["user"])
-            case _:
-                call = cache.clear()
-        receipt = await call
+        receipt = await self._ways[asked["way"]](asked["item"], asked)
         at = time.monotonic()
         if not receipt.durable:
             for name in receipt.names or ("*",):
                 self.held.setdefault(name, []).append((asked["change"], at))
         return {"at": at, "durable": receipt.durable}
+
+    def _all_ways(self) -> dict[str, Callable[[int, Mapping[str, Any]], Awaitable[Receipt]]]:
+        cache = self.cache
+        return {
+            "tag": lambda item, asked: cache.invalidate("item:{item}", item=item),
+            "tags": lambda item, asked: cache.invalidate(*(f"item:{each}" for each in asked["items"])),
+            "settle": lambda item, asked: cache.invalidate(f"item:{item}", settle=0.2),
+            "soft": lambda item, asked: cache.invalidate(f"item:{item}", soft=True),
+            "event": lambda item, asked: cache.emit("item_update", item=item),
+            "key": lambda item, asked: cache.invalidate_key(f"fact:{group_of(item)}:{item}"),
+            "pattern": lambda item, asked: cache.invalidate_pattern(f"fact:{group_of(item)}:*"),
+            "glob": lambda item, asked: cache.invalidate_pattern(f"fact:?:{item}"),
+            "path": lambda item, asked: cache.invalidate_path(f"/page/{item}"),
+            "route": lambda item, asked: cache.invalidate_route("/vary/{item}"),
+            "user": lambda item, asked: cache.invalidate_user(asked["user"]),
+            "clear": lambda item, asked: cache.clear(),
+        }
 
     def _taken(self, purged: Purged) -> None:
         """The log has an invalidation: which of those that were held it stands for."""
@@ -392,7 +388,8 @@ class Outer:
         if scope["type"] == "http" and scope["path"].startswith("/_chaos/"):
             return await self._control(scope["path"].removeprefix("/_chaos/"), receive, send)
         if scope["type"] != "http":
-            return await self.worker.app(scope, receive, send)
+            await self.worker.app(scope, receive, send)
+            return
         began = time.perf_counter()
 
         async def marked(message: MutableMapping[str, Any]) -> None:
@@ -411,20 +408,25 @@ class Outer:
             if not message.get("more_body"):
                 break
         asked = json.loads(body or b"{}")
-        match what:
-            case "invalidate":
-                said = await self.worker.invalidate(asked)
-            case "state":
-                said = self.worker.state()
-            case "report":
-                said = self.worker.report()
-            case _:
-                said = {}
-                time.sleep(asked["seconds"])  # noqa: ASYNC251 - the fault is that the loop stands still
+        try:
+            said = await self._say(what, asked)
+        except Exception:
+            said = {"error": traceback.format_exc()}
         text = json.dumps(said).encode()
         headers = [(b"content-length", b"%d" % len(text)), (b"x-life", self.life)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": text})
+
+    async def _say(self, what: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        match what:
+            case "invalidate":
+                return await self.worker.invalidate(asked)
+            case "state":
+                return self.worker.state()
+            case "report":
+                return self.worker.report()
+        time.sleep(asked["seconds"])  # noqa: ASYNC251 - the fault is that the loop stands still
+        return {}
 
 
 def main() -> None:
@@ -438,9 +440,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--plant", choices=PLANTS, default="none")
     options = parser.parse_args()
-    cache = TierCache.from_url(
-        options.url, namespace=options.namespace, max_lag=MAX_LAG, max_unverified=MAX_UNVERIFIED
-    )
+    cache = TierCache.from_url(options.url, namespace=options.namespace, max_lag=MAX_LAG, max_unverified=MAX_UNVERIFIED)
     plant = PLANTS[options.plant]()
     plant.into(cache)
     worker = Worker(cache, Versions(options.versions), options.seed, plant)
