@@ -2,7 +2,8 @@
 #
 #   make test        the test suite
 #   make lint        ruff, mypy, import-linter
-#   make test-long   the suite with many more generated examples and interleavings, failovers, and a long soak
+#   make test-long   the suite with many more generated examples and interleavings, failovers, a long soak, and chaos
+#   make chaos       workers, faults and invalidations for two minutes, and their figures; SECONDS=600, SEED=7
 #   make demo        the airports example, shown at work; REDIS_URL=... uses Redis, KEEP=1 leaves it running
 #   make clean       removes what the above installed
 
@@ -15,7 +16,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Each target brings its own environment; one that is active, or a setting of its user, must not leak in.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: test test-long lint format demo clean
+SECONDS ?= 120
+SEED ?=
+
+.PHONY: test test-long chaos lint format demo clean
 .DEFAULT_GOAL := test
 
 test: $(VENV)/.test
@@ -24,6 +28,9 @@ test: $(VENV)/.test
 test-long: $(VENV)/.test
 	HYPOTHESIS_MAX_EXAMPLES=1000 TIERCACHE_SCHEDULES=20000 TIERCACHE_SOAK_READS=200000 \
 		$(VENV)/bin/python -m pytest -m "long or not long" $(ARGS)
+
+chaos: $(VENV)/.test
+	$(VENV)/bin/python -m tests.chaos.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check

@@ -28,6 +28,7 @@ class Faults:
         fleet: The workers.
         number: How many there are.
         namespace: The cache's.
+        only: Those kinds alone whose names hold this.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Faults:
         *,
         number: int,
         namespace: str,
+        only: str = "",
     ) -> None:
         self._server = server
         self._proxies = proxies
@@ -48,6 +50,7 @@ class Faults:
         self._random = random
         self._number = number
         self._namespace = namespace
+        self._only = only
         self._deck: list[str] = []
         self.kinds: dict[str, Callable[[Event], Awaitable[None]]] = {
             **{f"network: {name}": self._network(name) for name in NETWORK},
@@ -76,7 +79,8 @@ class Faults:
     async def one(self) -> Event:
         """The next, until it is over."""
         if not self._deck:
-            self._deck = self._random.sample(sorted(self.kinds), len(self.kinds))
+            kinds = sorted(kind for kind in self.kinds if self._only in kind)
+            self._deck = self._random.sample(kinds, len(kinds))
         name = self._deck.pop()
         single = name.startswith("worker") or (name.startswith("network") and self._random.random() < 0.5)
         worker = self._random.randrange(self._number) if single else None

@@ -19,6 +19,9 @@ STARTING = 60.0
 """Seconds that a process may take to begin, on a machine that is busy."""
 COMPLAINTS = ("UNPLANNED", "never retrieved", "was destroyed", "never awaited", "Unclosed", "ResourceWarning")
 
+CONTEXT = 30
+"""Lines that are shown of what follows a complaint, a traceback as a rule."""
+
 
 class GoneError(Exception):
     """A worker gave no answer."""
@@ -101,12 +104,15 @@ class Processes:
 
     def complaints(self) -> list[str]:
         """What they have written that should never be written."""
-        lines = [
-            line
-            for number in range(len(self.ports))
-            for line in (self._directory / f"worker{number}").read_text(errors="replace").splitlines()
-        ]
-        return [line[:500] for line in lines if any(complaint in line for complaint in COMPLAINTS)]
+        found = []
+        for number in range(len(self.ports)):
+            lines = (self._directory / f"worker{number}").read_text(errors="replace").splitlines()
+            for at, line in enumerate(lines):
+                if any(complaint in line for complaint in COMPLAINTS):
+                    found.append(
+                        f"worker {number}: " + "\n      ".join(each[:300] for each in lines[at : at + CONTEXT])
+                    )
+        return found
 
     async def stop(self) -> list[int]:
         """Ask them to end (SIGTERM); the return codes."""

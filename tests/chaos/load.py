@@ -51,11 +51,12 @@ class Figures:
         took = float(response.headers.get("x-took", 0))
         self._note(phase, "client, all", client)
         if told.hit:
-            self._note(phase, "server, hit", took)
+            self._note(phase, f"server, hit in {told.detail.partition('-')[0]}", took)
         elif "x-own" in response.headers and origin != "collapsed":
             own = float(response.headers["x-own"])
             self._note(phase, "handler alone", own)
-            self._note(phase, "server, added to the handler", max(0.0, took - own))
+            where = "while Redis is out of reach" if "unverified" in told.detail else "to the handler"
+            self._note(phase, f"server, added {where}", max(0.0, took - own))
 
     def _note(self, phase: str, what: str, seconds: float) -> None:
         self.seconds.setdefault((phase, what), []).append(seconds)

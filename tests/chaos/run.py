@@ -82,7 +82,7 @@ class Run:
         workers: Their number.
         plant: What is wrong with them.
         patient: Go on though something was found.
-        faults: Whether anything is done to anybody.
+        faults: Those alone whose names hold this; None: none.
         quiet: Seconds within which nothing may be left of what requests have set off.
         idle_connections: Whether the connection for messages may be left all the same, so as not to wait for its end.
     """
@@ -97,7 +97,7 @@ class Run:
         workers: int = 4,
         plant: str = "none",
         patient: bool = True,
-        faults: bool = True,
+        faults: str | None = "",
         quiet: float = QUIET,
         idle_connections: bool = False,
     ) -> None:
@@ -105,7 +105,7 @@ class Run:
         self.seed = seed
         self.number = workers
         self._patient = patient
-        self._with_faults = faults
+        self._with_faults = faults is not None
         self._quiet = quiet
         self._allowed = FOR_MESSAGES if idle_connections else ()
         self._random = Random(seed)
@@ -126,6 +126,7 @@ class Run:
             Random(seed + 1),
             number=workers,
             namespace=self._namespace,
+            only=faults or "",
         )
         self._at_first: list[dict[str, Any]] = []
         """What the workers hold before the first request."""
@@ -373,7 +374,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--plant", default="none")
-    parser.add_argument("--without-faults", action="store_true")
+    parser.add_argument("--faults", default="", help="those alone whose names hold this; '-': none")
     options = parser.parse_args()
     sys.stdout.write(f"chaos: {options.seconds:.0f} s, seed {options.seed}\n")
     sys.stdout.flush()
@@ -388,7 +389,7 @@ def main() -> int:
                     seed=options.seed,
                     workers=options.workers,
                     plant=options.plant,
-                    faults=not options.without_faults,
+                    faults=None if options.faults == "-" else options.faults,
                 )
             )
     finally:

@@ -21,7 +21,9 @@ SECONDS = float(os.environ.get("TIERCACHE_CHAOS_SECONDS", "120"))
 
 
 def run(server: RedisServer, directory: Path, **options: Any) -> Result:
-    return asyncio.run(chaos(server, directory, **{"seed": secrets.randbelow(1_000_000), **options}))
+    seed = secrets.randbelow(1_000_000)
+    sys.stdout.write(f"seed {seed}\n")  # shown where the run itself breaks off
+    return asyncio.run(chaos(server, directory, seed=seed, **options))
 
 
 def test_a_few_seconds_of_chaos_leave_every_answer_right(own_redis: RedisServer, tmp_path: Path) -> None:
@@ -59,7 +61,7 @@ def test_minutes_of_chaos_leave_every_answer_right(
 )
 def test_the_run_notices_a_fault(plant: str, seen: str, own_redis: RedisServer, tmp_path: Path) -> None:
     result = run(
-        own_redis, tmp_path, seconds=40, plant=plant, workers=2, patient=False, faults=False, idle_connections=True
+        own_redis, tmp_path, seconds=40, plant=plant, workers=2, patient=False, faults=None, idle_connections=True
     )
     assert any(seen in violation for violation in result.violations), str(result)
 
@@ -69,5 +71,5 @@ def test_the_run_notices_a_fault(plant: str, seen: str, own_redis: RedisServer, 
     [("leaks-tasks", "x sleep"), pytest.param("leaks-files", "files", marks=pytest.mark.long)],
 )
 def test_the_run_notices_what_is_left_behind(plant: str, seen: str, own_redis: RedisServer, tmp_path: Path) -> None:
-    result = run(own_redis, tmp_path, seconds=6, plant=plant, workers=2, faults=False, quiet=2.0, idle_connections=True)
+    result = run(own_redis, tmp_path, seconds=6, plant=plant, workers=2, faults=None, quiet=2.0, idle_connections=True)
     assert any(seen in violation for violation in result.violations), str(result)
