@@ -15,7 +15,7 @@ from tests.chaos.kinds import KINDS, MAX_LAG, MAX_UNVERIFIED, SLEEPY
 from tests.chaos.timeline import Timeline
 
 SETTLED = 8.0
-"""Seconds after which every receipt of an invalidation that was under way has come."""
+"""Seconds after which every receipt has come of an invalidation that was under way, though a worker be stopped."""
 SLACK = 1.0
 """Seconds that an answer may be older than its lifetime, beyond what its handler and a stopped process took."""
 
@@ -101,12 +101,14 @@ class Checker:
 
     Args:
         timeline: What was done to whom, and when.
+        settled: Seconds after which every receipt has come of an invalidation that was under way.
     """
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, timeline: Timeline, settled: float = SETTLED) -> None:
         self.violations: list[str] = []
         self.counts: Counter[str] = Counter()
         self._timeline = timeline
+        self._settled = settled
         self._promises: dict[tuple[str, int], list[Promise]] = {}
         self._reads: deque[_Read] = deque()
 
@@ -143,7 +145,7 @@ class Checker:
 
     def settle(self, *, all_of_it: bool = False) -> None:
         """Judge the age of what was read long enough ago."""
-        until = time.monotonic() - (0 if all_of_it else SETTLED)
+        until = time.monotonic() - (0 if all_of_it else self._settled)
         while self._reads and self._reads[0].asked.began < until:
             self._judge(self._reads.popleft())
 

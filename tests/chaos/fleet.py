@@ -93,7 +93,11 @@ class Processes:
 
     async def block(self, number: int, seconds: float) -> None:
         """Let its event loop stand still."""
-        await self.control(number).tell("block", seconds=seconds)
+        control = self.control(number)
+        try:
+            await control.tell("block", seconds=seconds)
+        finally:
+            control.close()
 
     # ---- the end ----
 
@@ -116,6 +120,8 @@ class Processes:
 
     async def stop(self) -> list[int]:
         """Ask them to end (SIGTERM); the return codes."""
+        for control in self._controls:
+            control.close()
         for process in self._processes:
             process.terminate()
         async with asyncio.timeout(30):

@@ -23,7 +23,7 @@ from random import Random
 from typing import Any
 
 from tests.chaos.bodies import GROUPS, ITEMS, group_of
-from tests.chaos.checker import Checker, Promise
+from tests.chaos.checker import SETTLED, Checker, Promise
 from tests.chaos.faults import Faults
 from tests.chaos.figures import lines
 from tests.chaos.fleet import GoneError, Processes
@@ -111,7 +111,7 @@ class Run:
         self._random = Random(seed)
         self._namespace = f"chaos-{secrets.token_hex(3)}"
         self._timeline = Timeline()
-        self._checker = Checker(self._timeline)
+        self._checker = Checker(self._timeline, SETTLED if self._with_faults else 1.0)
         self._figures = Figures()
         self._counts = self._checker.counts
         self._versions = Versions(directory / "versions", create=True)
