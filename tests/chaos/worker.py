@@ -390,16 +390,23 @@ class Outer:
         if scope["type"] != "http":
             await self.worker.app(scope, receive, send)
             return
-        began = time.perf_counter()
+        began, answered = time.perf_counter(), False
 
         async def marked(message: MutableMapping[str, Any]) -> None:
+            nonlocal answered
+            answered = True
             if message["type"] == "http.response.start":
                 took = time.perf_counter() - began
                 lines = [*message.get("headers", ()), (b"x-took", b"%.6f" % took), (b"x-life", self.life)]
                 message = {**message, "headers": lines}
             await send(message)
 
-        await self.worker.app(scope, receive, marked)
+        try:
+            await self.worker.app(scope, receive, marked)
+        except Exception as error:
+            if not answered:
+                sys.stderr.write(f"UNPLANNED {scope['path']} {''.join(traceback.format_exception(error))}\n")
+            raise
 
     async def _control(self, what: str, receive: Any, send: Any) -> None:
         body = b""
