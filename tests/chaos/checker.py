@@ -126,6 +126,7 @@ class Checker:
     def check(self, asked: Asked, response: Response, newest: list[int]) -> None:
         """Judge a response that has come whole; `newest` are the versions now."""
         told = Told.of(response)
+        self.counts["answers"] += 1
         wrong = self._wrong_status(asked, response)
         if wrong is None and self._has_content(asked, response):
             versions = [int(each) for each in response.headers["x-versions"].split(",")]

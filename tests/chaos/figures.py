@@ -16,7 +16,7 @@ SHOWN = 12
 
 def lines(result: Result) -> Iterator[str]:
     """All of it, line by line."""
-    total = sum(result.figures.kinds.values())
+    total = result.counts["answers"]
     yield f"{result.seconds:.0f} s, seed {result.seed}: {total:,} answers checked, {total / result.seconds:.0f}/s"
     yield f"  asked for: {_counts(result.figures.kinds)}"
     for phase, origins in result.figures.origins.items():

@@ -160,6 +160,18 @@ class Deaf(_Soaked):
     name = "deaf"
 
 
+class HoldsNothing(_Soaked):
+    """What Redis has not taken does not count here, either."""
+
+    name = "holds-nothing"
+
+
+class IgnoresEpochs(_Soaked):
+    """What was stored before the control state was lost counts all the same."""
+
+    name = "ignores-epochs"
+
+
 PLANTS: dict[str, Callable[[], Plant]] = {
     "none": Plant,
     "mixes-users": MixesUsers,
@@ -172,4 +184,6 @@ PLANTS: dict[str, Callable[[], Plant]] = {
     "cuts": Cuts,
     "never-judges": NeverJudges,
     "deaf": Deaf,
+    "holds-nothing": HoldsNothing,
+    "ignores-epochs": IgnoresEpochs,
 }

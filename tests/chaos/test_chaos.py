@@ -80,3 +80,14 @@ def test_the_run_notices_a_fault(plant: str, seen: str, own_redis: RedisServer, 
 def test_the_run_notices_what_is_left_behind(plant: str, seen: str, own_redis: RedisServer, tmp_path: Path) -> None:
     result = run(own_redis, tmp_path, seconds=4, plant=plant, workers=1, faults=None, quiet=2.0, idle_connections=True)
     assert any(seen in violation for violation in result.violations), str(result)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("plant", "faults"), [("holds-nothing", "refused"), ("ignores-epochs", "flushed")])
+def test_the_run_notices_a_fault_that_only_an_outage_brings_out(
+    plant: str, faults: str, own_redis: RedisServer, tmp_path: Path
+) -> None:
+    result = run(
+        own_redis, tmp_path, seconds=90, plant=plant, workers=2, patient=False, faults=faults, idle_connections=True
+    )
+    assert any("must be" in violation for violation in result.violations), str(result)
