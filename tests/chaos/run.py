@@ -38,7 +38,7 @@ CLIENTS = 5
 """Of each worker."""
 INVALIDATIONS = 8.0
 """A second, of all workers together."""
-RECOVERY = 15.0
+RECOVERY = 20.0
 """Seconds within which all must be well again; the breaker tries every four seconds or so at the latest."""
 QUIET = 40.0
 FILES = 100
