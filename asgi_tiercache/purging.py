@@ -130,6 +130,9 @@ class Purging:
       then nothing of what was invalidated is reused.
     - `durable`: `"replica"`: call it durable only once a replica of Redis has confirmed it (WAIT).
 
+    Each takes one `deadline` at the most where Redis fails, and no time once the circuit breaker is open: then it holds
+    on this worker, and is sent again until Redis takes it.
+
     Args:
         purger: Invalidates.
         invalidation: Knows who listens.

@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 logger = logging.getLogger("asgi_tiercache")
 
+WRITES = " writes"
+"""Stands behind a tier's name where only what is written there is meant."""
+
 
 class Answered(NamedTuple):
     """A request or a function call was answered."""
@@ -41,19 +44,22 @@ class TierRead(NamedTuple):
 
 
 class TierFailed(NamedTuple):
-    """A tier failed or ran into its deadline; the operation counted as a miss."""
+    """A tier failed, refused or ran into its deadline; the operation counted as a miss."""
 
     tier: str
     operation: str
     error: str
+    refused: bool = False
+    """Whether the tier is well, and only would not do this."""
 
 
 class BreakerChanged(NamedTuple):
-    """A tier's circuit breaker opened or closed."""
+    """A tier's circuit breaker opened or closed, or there is a try whether it can be closed."""
 
     tier: str
+    """The tier; with `" writes"` behind it: that of its writes alone, where the tier is well but takes none."""
     state: str
-    """`"open"` or `"closed"`."""
+    """`"open"`, `"half_open"` or `"closed"`."""
 
 
 class EntryRejected(NamedTuple):
@@ -64,10 +70,12 @@ class EntryRejected(NamedTuple):
 
 
 class WriteDropped(NamedTuple):
-    """A write to a lower tier was given up: the queue was full or closed."""
+    """A write to a lower tier was given up."""
 
     tier: str
     reason: str
+    """`"queue full"`, `"too large"`, `"closed"`; `"failed"`; `"put off"`: the tier takes no writes; `"unavailable"`: it
+    is out of reach; or why there were no bytes to write."""
 
 
 class Evicted(NamedTuple):

@@ -23,7 +23,8 @@ MAX_ROUTES = 1_000
 MAX_REASONS = 64
 """Distinct names in any other count."""
 MAX_NAME = 80
-"""Characters in a name that is counted by itself; what is longer is free text, such as an error's message."""
+"""Characters in a name that is counted by itself; what is longer, or not printable, is free text, such as an error's
+message."""
 OTHER = "(other)"
 """Where everything beyond these bounds is counted."""
 
@@ -90,13 +91,13 @@ class Histogram:
 
 
 class Tally(dict[str, int]):
-    """Counts by name, for at most `MAX_REASONS` names; further ones and overlong ones count under `OTHER`."""
+    """Counts by name, for at most `MAX_REASONS` names; further ones and free text count under `OTHER`."""
 
     __slots__ = ()
 
     def add(self, name: str, count: int = 1) -> None:
         """Count `name`, `count` times."""
-        if name not in self and (len(self) >= MAX_REASONS or len(name) > MAX_NAME):
+        if name not in self and (len(self) >= MAX_REASONS or len(name) > MAX_NAME or not name.isprintable()):
             name = OTHER
         self[name] = self.get(name, 0) + count
 
@@ -164,6 +165,7 @@ class _Breaker:
     def __init__(self) -> None:
         self.state = "closed"
         self.changes = 0
+        """How often it ceased to be closed, or became so again."""
 
     def summary(self) -> dict[str, Any]:
         return {"state": self.state, "changes": self.changes}
@@ -286,8 +288,8 @@ class Stats:
 
     def _breaker_changed(self, signal: signals.BreakerChanged) -> None:
         breaker = self._breakers[signal.tier]
+        breaker.changes += (breaker.state == "closed") != (signal.state == "closed")
         breaker.state = signal.state
-        breaker.changes += 1
 
     def _entry_rejected(self, signal: signals.EntryRejected) -> None:
         self._rejected[signal.tier].add(signal.reason)

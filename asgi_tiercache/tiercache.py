@@ -34,13 +34,13 @@ from asgi_tiercache.invalidation.redislog import RedisLog
 from asgi_tiercache.invalidation.service import Invalidation
 from asgi_tiercache.keys.escape import frame
 from asgi_tiercache.keys.template import literal_tag
-from asgi_tiercache.logs import FailureLog
+from asgi_tiercache.logs import ONE_LINE_EACH, FailureLog
 from asgi_tiercache.outbox import Outboxes
 from asgi_tiercache.purging import Purger, Purging
-from asgi_tiercache.signals import BreakerChanged, Signals, TierFailed
+from asgi_tiercache.signals import Signals
 from asgi_tiercache.stats import RegionSize, Stats
 from asgi_tiercache.statsapp import make_stats_app
-from asgi_tiercache.tiers.breaker import Breaker
+from asgi_tiercache.tiers.breaker import AT_ONCE, Breaker
 from asgi_tiercache.tiers.guard import Guarded
 from asgi_tiercache.tiers.leases import NO_LEASES, Leases
 from asgi_tiercache.tiers.memory import Memory
@@ -55,6 +55,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MARK = "__tiercache__"
 CLOSE_SECONDS = 5.0
+FLUSH_SECONDS = 1.0
 DEADLINE = 0.3
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{0,64}")
 _DIRECT = Policy(ttl=1)  # of values stored directly; each `set` brings a lifetime of its own
@@ -70,7 +71,9 @@ class TierCache(Purging):
         l2: A lower tier; it is put behind a deadline and a circuit breaker.
         log: Where invalidations are recorded; default: in this process.
         namespace: Begins every key, so that several caches can share a Redis.
-        deadline: Seconds that one operation of a lower tier may take.
+        deadline: Seconds that a lower tier may take for all that one request or call asks of it while it fails. An
+            answer that takes more than a third of it is a slow one: a tier whose every answer is slow counts as failed,
+            so for a Redis that is far away it must be larger.
         max_lag: Seconds for which a worker may judge by what it last heard of the log.
         max_unverified: Seconds for which policies with `unverified="serve"` go on while the log is out of reach.
         leases: Which of several workers computes; default: as Redis says, where that is `l2`.
@@ -126,7 +129,8 @@ class TierCache(Purging):
         super().__init__(purger, self.engine.invalidation, events)
         self._stats = Stats(self._regions)
         self._stats.listen_to(self.engine.signals)
-        self.engine.signals.subscribe(FailureLog(), BreakerChanged, TierFailed)
+        logger.addFilter(ONE_LINE_EACH)
+        self.engine.signals.subscribe(FailureLog(), *FailureLog.KINDS)
         self._place = Place(self.engine.memory.bucket(_DIRECT.region), _DIRECT)
         self._codec = codec_for(Any, where="cache.set")
         self._home: asyncio.AbstractEventLoop | None = None
@@ -209,15 +213,18 @@ class TierCache(Purging):
         await self.engine.invalidation.start()
 
     async def aclose(self) -> None:
-        """Flush what is queued, for at most 5 seconds, and let go of what belongs to the running loop.
+        """Let what is under way end and flush what is queued, and let go of what belongs to the running loop.
 
+        For at most 5 seconds in all, but at least one for what is queued; with Redis out of reach, for a few deadlines.
         What is in memory stays there; the cache can be used again, on this loop or another.
         """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CLOSE_SECONDS
         await self.engine.aclose(CLOSE_SECONDS)
         await self.engine.reclaimer.aclose()
-        await self.engine.invalidation.aclose()
+        await self.engine.invalidation.aclose(max(until - loop.time(), 0.0))
         if self.engine.stack is not None:
-            await self.engine.stack.aclose(CLOSE_SECONDS)
+            await self.engine.stack.aclose(max(until - loop.time(), FLUSH_SECONDS))
         if self._home is asyncio.get_running_loop():
             self._home = None
 
@@ -275,7 +282,7 @@ class TierCache(Purging):
         """Cache the values of a function, async or plain, by a `policy` or a `Policy(**options)`.
 
         A plain function may be called from worker threads and from programs without an event loop; on an event loop's
-        own thread it raises `BlockingCallError`.
+        own thread it raises `BlockingCallError`. Where Redis fails, a call takes as much longer as `get_or_set` does.
 
         Example:
             `@cache.cached("user:profile:{user_id}", ttl=1800, tags=["user:{user_id}"])`
@@ -320,17 +327,23 @@ class TierCache(Purging):
         """Called by the middleware that serves this cache."""
         self._served = True
 
-    # ---- values ----
+    # ---- values: where Redis fails, each takes one `deadline` at the most, and no time once the breaker is open ----
 
     async def get(self, key: str, default: Any = None) -> Any:
-        """The value that `set` stored under `key`, else `default`. None may be a value."""
+        """The value that `set` stored under `key`, else `default`. None may be a value.
+
+        Takes one `deadline` at the most where Redis fails; then it is `default`.
+        """
         if self.disabled:
             return default
         found = await self._values.get(self._call(key))
         return default if found is None else found[0]
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """The values stored under `keys`, without those that are not there; lower tiers are asked once for all."""
+        """The values stored under `keys`, without those that are not there; lower tiers are asked once for all.
+
+        Takes one `deadline` at the most where Redis fails; then there are those in memory.
+        """
         wanted = list(dict.fromkeys(keys))
         if self.disabled:
             return {}
@@ -341,7 +354,9 @@ class TierCache(Purging):
     async def set(
         self, key: str, value: Any, *, ttl: float, tags: Iterable[str] = (), since: Stamp | None = None
     ) -> None:
-        """Store `value` under `key` for `ttl` seconds.
+        """Store `value` under `key` for `ttl` seconds: in memory before this returns, in Redis afterwards.
+
+        Takes one `deadline` at the most where Redis fails, for the log may have to be asked first.
 
         Args:
             key: Anything but control characters.
@@ -363,6 +378,9 @@ class TierCache(Purging):
     async def get_or_set(self, key: str, loader: Callable[[], Any], *, ttl: float, tags: Iterable[str] = ()) -> Any:
         """The value under `key`, else what `loader` returns, computed once for all who wait.
 
+        Where Redis fails, this takes one `deadline` longer than `loader` at the most; where another worker's value was
+        being waited for, half of one more.
+
         Args:
             key: Anything but control characters.
             loader: Takes nothing, returns the value or an awaitable of it.
@@ -380,7 +398,11 @@ class TierCache(Purging):
         return await self._values.get_or_fill(call, load)
 
     async def delete(self, *keys: str) -> None:
-        """Forget the values under `keys` (of `set`, of functions with a template), on every worker."""
+        """Forget the values under `keys` (of `set`, of functions with a template), on every worker.
+
+        Takes one `deadline` at the most where Redis fails; then they are forgotten here, and on other workers as soon
+        as Redis can be told.
+        """
         names = [self._purger.full(key) for key in keys]
         await self.engine.forget(*names)
         await self.engine.invalidation.invalidate([key_tag(name) for name in names], kind="key")
@@ -442,7 +464,9 @@ def _engine(
 ) -> Engine:
     """Memory, the lower tier behind its guard, and the log, put together."""
     signals = Signals()
-    breaker = Breaker(tier=l2.name if l2 else "L2", deadline=deadline, clock=clock, signals=signals)
+    at_once = l2.link.at_once if isinstance(l2, RedisTier) else AT_ONCE
+    name = l2.name if l2 else "L2"
+    breaker = Breaker(tier=name, deadline=deadline, clock=clock, signals=signals, at_once=at_once)
     if isinstance(log, RedisLog):
         log.breaker = breaker  # one server, one judgement on whether it is well
     tiers = [] if l2 is None else [Guarded(l2, breaker, clock=clock, signals=signals)]

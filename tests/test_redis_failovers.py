@@ -220,7 +220,7 @@ class Tail:
         """Return when something added now has been read."""
         async with asyncio.timeout(SECONDS):
             while (added := await self._trying(0.3, self._link.command("XADD", LOG, "*", "a", "b"))) is None:
-                await self._trying(0.3, self._link.ping())  # what the breaker's probe does
+                await self._trying(0.3, self._link.ping(b"probe"))  # what the breaker's probe does
                 await asyncio.sleep(0.05)
             for _ in itertools.count():
                 if added in self._seen:

@@ -289,7 +289,7 @@ def test_failures_are_counted_by_tier_and_operation_and_their_text_is_kept_out()
 
 
 def test_a_breaker_shows_its_last_state_and_its_changes() -> None:
-    changes = [BreakerChanged("L2", state) for state in ("open", "closed", "open")]
+    changes = [BreakerChanged("L2", state) for state in ("open", "half_open", "open", "half_open", "closed", "open")]
     assert counted()["breakers"] == {}
     assert counted(*changes)["breakers"] == {"L2": {"state": "open", "changes": 3}}
 

@@ -6,7 +6,7 @@ import threading
 from typing import NamedTuple
 
 from asgi_tiercache.invalidation.knowledge import Verdict
-from asgi_tiercache.invalidation.log import Purge
+from asgi_tiercache.invalidation.log import MAX_PATTERNS, Purge
 from asgi_tiercache.invalidation.patterns import matches
 from asgi_tiercache.types import Entry
 
@@ -31,7 +31,11 @@ _EVERYTHING = _Name("everything", False)
 
 
 class Held:
-    """What waits, one of each name; more than 10,000 become one `clear()`. Loops in several threads may use it."""
+    """What waits, one of each name. Loops in several threads may use it.
+
+    More than 10,000 become one `clear()`; so do more than 64 patterns, since each is tried on every entry that is
+    judged, and the log would make a `clear()` of them in the end.
+    """
 
     def __init__(self) -> None:
         self._changing = threading.Lock()
@@ -51,7 +55,8 @@ class Held:
             for name in _names(purge):
                 settle = max(purge.settle, self.waiting[name].settle if name in self.waiting else 0.0)
                 self.waiting[name] = _Claim(self._number, settle)
-            if len(self.waiting) > MAX_HELD:
+            patterns = purge.patterns and sum(name.kind == "pattern" for name in self.waiting)
+            if len(self.waiting) > MAX_HELD or (patterns and patterns > MAX_PATTERNS):
                 settle = max(claim.settle for claim in self.waiting.values())
                 self.waiting = {_EVERYTHING: _Claim(self._number, settle)}
 

@@ -99,6 +99,10 @@ class InvalidationLog(Protocol):
     shared: bool
     """Whether other processes append to it, so that what a worker knows may lag."""
 
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether it is known, without asking, that a question would not be answered now."""
+
     async def confirm(self) -> Answer:
         """Epoch, clock and floors; makes the control state where there is none, and replaces what cannot be trusted."""
 
@@ -124,6 +128,7 @@ class ProcessLog:
     """
 
     shared = False
+    out_of_reach = False
 
     def __init__(self, *, clock: Clock | None = None, remembered: int = REMEMBERED_TAGS) -> None:
         self._time = (clock or SystemClock()).time

@@ -37,6 +37,8 @@ REPLICA_MS = 100
 PATIENCE = 2.0
 """Seconds beyond that after which a server that has not answered is taken to hang."""
 _HEAD = (b"epoch", b"clock", b"floor", b"soft", b"patterns")
+_COUNTED = 20
+"""Bits of a position that count within a millisecond."""
 
 
 class RedisLog:
@@ -67,6 +69,7 @@ class RedisLog:
         """None: calls have neither a deadline nor a breaker; a `TierCache` gives the log that of its tier."""
         slot = namespace or "tiercache"
         self._keys = [f"{{{slot}}}:control", f"{{{slot}}}:log"]
+        self._probe = f"{{{slot}}}:probe".encode()
         self._token = secrets.token_hex(4)
         self._trusting = int(trust_restart)
         self._max_fields = max_fields
@@ -74,29 +77,32 @@ class RedisLog:
     def __repr__(self) -> str:
         return f"<RedisLog {self._link!r} {self._keys[1]}>"
 
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether the breaker is open; looking at it may start the probe, as asking would."""
+        breaker = self.breaker
+        if breaker is None or not breaker.is_open:
+            return False
+        breaker.refuse(self._ping)
+        return True
+
     async def confirm(self) -> Answer:
         """One script."""
-        arguments = (secrets.token_hex(8), LOG_LENGTH, self._trusting)
-        epoch, clock, floor, soft = await self._run("confirm", lambda: self._eval(CONFIRM, *arguments))
-        return Answer(_text(epoch), _position(clock), _position(floor), (), _position(soft))
+        return await self._run("confirm", self._confirm)
 
     async def ask(self, tags: Sequence[str]) -> Answer:
-        """One HMGET; a script besides where the control hash is missing."""
+        """One HMGET; a script besides where there is no control state, or none that can be read."""
         names = [_bytes(tag) for tag in tags]
         fields = [*_HEAD, *(b"t:" + name for name in names), *(b"s:" + name for name in names)]
         found = await self._run("ask", lambda: self._hmget(fields))
-        if found[0] is None:
-            return (await self.confirm())._replace(ids=(0,) * len(tags))
-        ids = tuple(map(_position, found[len(_HEAD) :]))
-        return Answer(
-            _text(found[0]),
-            _position(found[1]),
-            _position(found[2]),
-            ids[: len(tags)],
-            _position(found[3]),
-            ids[len(tags) :],
-            _patterns(found[4]),
-        )
+        try:
+            return _answer(found, len(tags))
+        except TierError as error:
+            anew = await self.confirm()
+            if found[0] is not None and anew.epoch == _text(found[0]):
+                self._note("ask", error)
+                raise  # it was not made anew, and nothing is known of the tags
+            return anew._replace(ids=(0,) * len(tags))
 
     async def append(self, purge: Purge, *, replicate: bool = False) -> Appended:
         """One script; a `WAIT` besides for a replica."""
@@ -113,16 +119,11 @@ class RedisLog:
             len(purge.tags),
             *map(_bytes, (*purge.tags, *purge.patterns)),
         )
-        (epoch, id_, previous, everything), replicas = await self._run(
-            "append", lambda: self._append(arguments, replicate=replicate)
-        )
-        replicated = not replicate or replicas > 0
-        return Appended(_text(epoch), _position(id_), _position(previous), replicated, bool(everything))
+        return await self._run("append", lambda: self._append(arguments, replicate=replicate))
 
     async def read(self, after: int) -> list[Record]:
         """One XRANGE."""
-        entries = await self._run("read", lambda: self._xrange(b"(" + _id(after)))
-        return self._records(entries)
+        return await self._run("read", lambda: self._xrange(b"(" + _id(after)))
 
     async def follow(self, after: int) -> list[Record]:
         """One XREAD that waits, on a connection of its own and without the deadline of other calls."""
@@ -131,21 +132,36 @@ class RedisLog:
                 streams = await self._link.blocking(
                     "XREAD", "COUNT", PAGE, "BLOCK", BLOCK_MS, "STREAMS", self._keys[1], _id(after), key=self._keys[1]
                 )
+            return self._records(_of_one_stream(streams))
         except Exception as error:
             raise TierError(f"{self!r}: {describe(error)}") from error
-        return self._records(_of_one_stream(streams))
 
-    # ---- commands ----
+    # ---- commands: what comes back may be anything, and what it cannot be raises within `_run`, too ----
 
-    async def _hmget(self, fields: list[bytes]) -> list[Any]:
-        found: list[Any] = await self._link.command("HMGET", self._keys[0], *fields)
+    async def _confirm(self) -> Answer:
+        epoch, clock, floor, soft = await self._eval(CONFIRM, secrets.token_hex(8), LOG_LENGTH, self._trusting)
+        return Answer(_text(epoch), _position(clock), _position(floor), (), _position(soft))
+
+    async def _hmget(self, fields: list[bytes]) -> list[bytes | None]:
+        try:
+            found = _list(await self._link.command("HMGET", self._keys[0], *fields), len(fields))
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            return [None] * len(fields)
+        if not all(value is None or type(value) is bytes for value in found):
+            raise TierError("a reply that answers another question")
         return found
 
-    async def _xrange(self, first: bytes) -> list[Any]:
-        found: Any = await self._link.command("XRANGE", self._keys[1], first, "+", "COUNT", PAGE)
-        return list(found)
+    async def _xrange(self, first: bytes) -> list[Record]:
+        return self._records(_list(await self._link.command("XRANGE", self._keys[1], first, "+", "COUNT", PAGE)))
 
-    async def _append(self, arguments: tuple[str | int | bytes, ...], *, replicate: bool) -> tuple[list[Any], int]:
+    async def _append(self, arguments: tuple[str | int | bytes, ...], *, replicate: bool) -> Appended:
+        (epoch, id_, previous, everything), replicas = await self._recorded(arguments, replicate=replicate)
+        replicated = not replicate or replicas > 0
+        return Appended(_text(epoch), _position(id_), _position(previous), replicated, bool(everything))
+
+    async def _recorded(self, arguments: tuple[str | int | bytes, ...], *, replicate: bool) -> tuple[list[Any], int]:
         try:
             return await self._eval_and_wait(arguments) if replicate else (await self._eval(APPEND, *arguments), 0)
         except ResponseError as error:
@@ -177,8 +193,13 @@ class RedisLog:
         except Exception as error:
             raise TierError(f"{self!r}: {describe(error)}") from error
 
+    def _note(self, operation: str, error: TierError) -> None:
+        """Control state that our scripts could not have written is reported; the server itself is well."""
+        if self.breaker is not None:
+            self.breaker.note(operation, error)
+
     async def _ping(self) -> None:
-        await self._link.ping()
+        await self._link.ping(self._probe)
 
     def _who(self) -> str:
         return f"{self._token}-{os.getpid()}"  # a server may have forked its workers since
@@ -191,8 +212,8 @@ class RedisLog:
         for id_, fields in entries:
             try:
                 purge = Purge(
-                    tags=tuple(_parsed(fields.get(b"tags", b"[]"))),
-                    patterns=tuple(_parsed(fields.get(b"patterns", b"[]"))),
+                    tags=_names(fields.get(b"tags", b"[]")),
+                    patterns=_names(fields.get(b"patterns", b"[]")),
                     everything=b"all" in fields,
                     soft=fields[b"kind"] == b"soft",
                     settle=int(fields.get(b"settle", b"0")) / 1000,
@@ -201,7 +222,7 @@ class RedisLog:
                 records.append(
                     Record(_text(fields[b"epoch"]), _position(id_), _position(fields[b"previous"]), purge, own)
                 )
-            except (KeyError, ValueError, TypeError, TierError):
+            except (KeyError, ValueError, TypeError, OverflowError, TierError):
                 continue
         return records
 
@@ -216,6 +237,13 @@ def _of_one_stream(streams: Any) -> list[Any]:
     return list(streams[0][1])
 
 
+def _list(reply: Any, length: int | None = None) -> list[Any]:
+    """`reply`, if it is a list, of `length` where that is known: it may be the answer to another question."""
+    if not isinstance(reply, list) or (length is not None and len(reply) != length):
+        raise TierError(f"a reply that answers another question: {str(reply)[:40]!r}")
+    return reply
+
+
 def _bytes(tag: str) -> bytes:
     # Lone surrogates, as in a key made of a path that is not UTF-8, must not stand in the way of every invalidation.
     return tag.encode("utf-8", "surrogatepass")
@@ -226,11 +254,40 @@ def _text(value: bytes) -> str:
 
 
 def _parsed(value: bytes) -> Any:
-    """JSON as the scripts write it: what was no UTF-8 in a tag is none here."""
+    """JSON as the scripts write it: what was no UTF-8 in a tag is none here.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
         return orjson.loads(value)
     except ValueError:
-        return json.loads(value.decode("utf-8", "surrogatepass"))
+        try:
+            return json.loads(value.decode("utf-8", "surrogatepass"))
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+
+
+def _names(value: bytes) -> tuple[str, ...]:
+    names = _parsed(value)
+    if type(names) is not list or not all(type(name) is str for name in names):
+        raise ValueError("an array of texts was expected here")
+    return tuple(names)
+
+
+def _answer(found: Sequence[bytes | None], tags: int) -> Answer:
+    """What the fields of the control hash say, `_HEAD` and the hard and soft ids of `tags` tags.
+
+    Raises:
+        TierError: that is no control state.
+    """
+    epoch, clock, floor, soft, patterns, *ids = found
+    if epoch is None or clock is None or floor is None or soft is None:
+        raise TierError("the control state is missing, or incomplete")
+    hard_ids, soft_ids = tuple(map(_position, ids[:tags])), tuple(map(_position, ids[tags:]))
+    return Answer(
+        _text(epoch), _position(clock), _position(floor), hard_ids, _position(soft), soft_ids, _patterns(patterns)
+    )
 
 
 def _patterns(value: bytes | None) -> tuple[tuple[str, int, int], ...]:
@@ -255,8 +312,7 @@ def _position(value: bytes | None) -> int:
     """
     if value is None:
         return 0
-    ms, _, sequence = value.partition(b"-")
-    try:
-        return (int(ms) << 20) + int(sequence or b"0")
-    except ValueError:
-        raise TierError(f"the control state holds {value[:40]!r} where an id belongs") from None
+    ms, dash, sequence = value[:40].partition(b"-")
+    if not (dash and ms.isdigit() and sequence.isdigit() and int(ms) < 1 << 43 and int(sequence) < 1 << _COUNTED):
+        raise TierError(f"the control state holds {value[:40]!r} where an id belongs")
+    return (int(ms) << _COUNTED) + int(sequence)

@@ -17,16 +17,26 @@ _PROLOGUE = """
 local control, log, fresh = KEYS[1], KEYS[2], ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local DAY = 86400000
 
+-- The two numbers of an id; nothing where a position has no room for it: 43 bits, and 20.
+local function parts(id)
+  if type(id) ~= 'string' then return nil end
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  ms, seq = tonumber(ms), tonumber(seq)
+  if ms and ms < 8796093022208 and seq < 1048576 then return ms, seq end
+end
+
+-- Whether `a` is an id, and later than `b` if that is one, too.
 local function later(a, b)
-  local a_ms, a_seq = string.match(a, '(%d+)-(%d+)')
-  local b_ms, b_seq = string.match(b, '(%d+)-(%d+)')
-  a_ms, a_seq, b_ms, b_seq = tonumber(a_ms), tonumber(a_seq), tonumber(b_ms), tonumber(b_seq)
+  local a_ms, a_seq = parts(a)
+  local b_ms, b_seq = parts(b)
+  if not a_ms or not b_ms then return a_ms ~= nil end
   return a_ms > b_ms or (a_ms == b_ms and a_seq > b_seq)
 end
 
 local function latest(a, b)
-  if a and (not b or later(a, b)) then return a end
+  if later(a, b) then return a end
   return b
 end
 
@@ -34,44 +44,108 @@ local function run_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 end
 
+-- An id that the server's clock has not reached by far is none of ours, or of a clock that was wrong.
+local function possible(id)
+  local ms = parts(id)
+  return ms and ms < now + DAY
+end
+
+local function refused(reply, reason)
+  return type(reply) == 'table' and reply.err and string.find(reply.err, reason, 1, true)
+end
+
+-- What a command finds; nothing where the key holds something else than it should: that goes.
+local function read(command, key, ...)
+  local found = redis.pcall(command, key, ...)
+  if refused(found, 'WRONGTYPE') then
+    redis.call('DEL', key)
+    return {}
+  end
+  return found.err and redis.call(command, key, ...) or found
+end
+
+-- The patterns; nothing if they are malformed.
+local function decoded(text)
+  local ok, found = pcall(cjson.decode, text)
+  if not ok or type(found) ~= 'table' then return nil end
+  for glob, ids in pairs(found) do
+    if type(glob) ~= 'string' or type(ids) ~= 'table' or not (parts(ids[1]) and parts(ids[2])) then return nil end
+  end
+  return found
+end
+
+-- The fields that are no tags.
+local head = {}
+local names = {'epoch', 'clock', 'floor', 'soft', 'run_id', 'patterns', 'due', 'mark', 'marked', 'counted', 'sweep'}
+for i, value in ipairs(read('HMGET', control, unpack(names))) do head[names[i]] = value or nil end
+
+-- The last id of the stream.
+local function top()
+  local last = read('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  return last and last[1]
+end
+
 -- Rule I4: whoever finds no control state makes one, with a new epoch, so that what came before counts no more.
 local function begin(clock)
-  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
-  clock = latest(last[1] and last[1][1], clock) or '0-0'
+  local last = top()
+  if last and not possible(last) then redis.call('DEL', log) end
+  clock = latest(possible(last) and last, possible(clock) and clock or '0-0')
   redis.call('DEL', control)
   redis.call('HSET', control, 'epoch', fresh, 'clock', clock, 'floor', '0-0', 'soft', '0-0', 'run_id', run_id())
-  return fresh, clock
+  head = {epoch = fresh, clock = clock, floor = '0-0', soft = '0-0'}
+end
+
+local function after(id)
+  local ms, seq = parts(id)
+  if seq < 1048575 then return string.format('%.0f-%d', ms, seq + 1) end
+  return string.format('%.0f-0', ms + 1)
 end
 
 -- The id follows the server's clock, but never falls behind the last one, even if clock or stream were set back.
 local function record(epoch, clock, kind, fields)
-  local ms, seq = string.match(clock, '(%d+)-(%d+)')
-  local id = '*'
-  if now <= tonumber(ms) and tonumber(seq) < 1048575 then
-    id = ms .. '-' .. string.format('%d', seq + 1)
-  elseif now <= tonumber(ms) then  -- positions have room for 20 bits of it
-    id = string.format('%.0f-0', ms + 1)
+  local function add(call, id)
+    return call('XADD', log, 'MAXLEN', '~', ARGV[2], id, 'previous', clock, 'epoch', epoch, 'kind', kind,
+                unpack(fields))
   end
-  return redis.call('XADD', log, 'MAXLEN', '~', ARGV[2], id,
-                    'previous', clock, 'epoch', epoch, 'kind', kind, unpack(fields))
+  local id = latest(string.format('%.0f-0', now), after(clock))
+  local added = add(redis.pcall, id)
+  if refused(added, 'equal or smaller') and possible(top()) then
+    added = add(redis.pcall, after(top()))  -- somebody else writes into the stream, too
+  end
+  if type(added) == 'string' then return added end
+  -- Or has set it ahead, or made something else of it: it goes, and whoever has not read it is told of a gap.
+  for _, reason in ipairs({'equal or smaller', 'exhausted', 'WRONGTYPE'}) do
+    if refused(added, reason) then redis.call('DEL', log) end
+  end
+  return add(redis.call, id)
 end
 
-local epoch, clock = unpack(redis.call('HMGET', control, 'epoch', 'clock'))
+-- Control state that no script of ours can have written is none.
+local function sound()
+  return head.epoch and #head.epoch <= 64 and string.find(head.epoch, '^%w+$') and possible(head.clock)
+    and parts(head.floor) and parts(head.soft)
+    and (not head.patterns or decoded(head.patterns)) and (not head.due or parts(head.due))
+    and (not head.mark or (parts(head.mark) and tonumber(head.marked) and tonumber(head.counted)))
+    and (not head.sweep or string.find(head.sweep, '^%d+$'))
+end
+local lost = not sound()
 """
 
 CONFIRM = Script(
     _PROLOGUE
     + """
 -- ARGV: epoch to begin with, length of the log, whether a restart is trusted.
-if epoch then
-  local was, is = redis.call('HGET', control, 'run_id'), run_id()
-  if was ~= is then
-    -- Rule I8: another server, or this one restarted: what it was told last may be lost.
-    if ARGV[3] == '1' then redis.call('HSET', control, 'run_id', is) else epoch = false end
-  end
+-- A replica may be cut off: that it knows of nothing new says nothing.
+if string.find(redis.call('INFO', 'replication'), 'role:slave', 1, true) then
+  return redis.error_reply('READONLY a replica cannot tell what was invalidated')
 end
-if not epoch then epoch, clock = begin(clock) end
-local due = redis.call('HGET', control, 'due')
+local is = run_id()
+if not lost and head.run_id ~= is then
+  -- Rule I8: another server, or this one restarted: what it was told last may be lost.
+  if ARGV[3] == '1' then redis.call('HSET', control, 'run_id', is) else lost = true end
+end
+if lost then begin(head.clock) end
+local epoch, clock, due = head.epoch, head.clock, head.due
 if due then
   -- Where nothing is invalidated, the clock has to pass what was dated ahead by itself: the furthest as soon as it can,
   -- others within a second.
@@ -82,7 +156,7 @@ if due then
   end
   if passed then redis.call('HDEL', control, 'due') end
 end
-return {epoch, clock, redis.call('HGET', control, 'floor'), redis.call('HGET', control, 'soft')}
+return {epoch, clock, head.floor, head.soft}
 """
 )
 
@@ -96,10 +170,10 @@ local lifetime, most_fields, most_patterns = tonumber(ARGV[7]), tonumber(ARGV[8]
 local tags, globs = {}, {}
 for i = 11, 10 + ARGV[10] do tags[#tags + 1] = ARGV[i] end
 for i = 11 + ARGV[10], #ARGV do globs[#globs + 1] = ARGV[i] end
-if not epoch then epoch, clock = begin(clock) end
-local floor, due, known = unpack(redis.call('HMGET', control, 'floor', 'due', 'patterns'))
+if lost then begin(head.clock) end
+local epoch, clock, floor, due, known = head.epoch, head.clock, head.floor, head.due, head.patterns
 
-local patterns, count = cjson.decode(known or '{}'), 0
+local patterns, count = decoded(known or '{}'), 0
 for glob, ids in pairs(patterns) do
   if later(ids[1], floor) or later(ids[2], floor) then count = count + 1 else patterns[glob] = nil end
 end
@@ -152,7 +226,7 @@ if known or #globs > 0 then redis.call('HSET', control, 'patterns', cjson.encode
 -- clock as it stood at the time `marked`, with `counted` fields. It becomes the floor once every entry stamped below it
 -- has expired, or when there are too many fields; it stands at about half of these.
 local size = redis.call('HLEN', control)
-local mark, marked, counted, sweep = unpack(redis.call('HMGET', control, 'mark', 'marked', 'counted', 'sweep'))
+local mark, marked, counted, sweep = head.mark, head.marked, head.counted, head.sweep
 local due_for_trimming = mark and not sweep and (size > most_fields or now - marked > lifetime)
 if due_for_trimming then
   sweep = '0'

@@ -95,8 +95,11 @@ class Invalidation:
         await self.confirm()
         self.tail.start()
 
-    async def aclose(self) -> None:
-        """Send what is held, if the log takes it now, and end what runs on this loop."""
+    async def aclose(self, within: float = CLOSE_SECONDS) -> None:
+        """Send what is held, if the log takes it now, and end what runs on this loop.
+
+        Callbacks may go on for `within` seconds.
+        """
         loop = asyncio.get_running_loop()
         await self.tail.aclose()
         if self._held:
@@ -104,7 +107,7 @@ class Invalidation:
         if self._question is not None and self._question[0] is loop:
             await asyncio.wait([self._question[1]])
         await self._retrying.aclose()
-        await self.listeners.aclose(CLOSE_SECONDS)
+        await self.listeners.aclose(within)
 
     # ---- judging ----
 
@@ -121,6 +124,9 @@ class Invalidation:
         verdict = self.judge_here(entry)
         if verdict is Verdict.INVALID or (verdict is not Verdict.UNKNOWN and not strict):
             return verdict
+        leased = self._clock.monotonic() < self.lease.until
+        if strict and not leased and await self.confirm() is not Trust.VERIFIED:
+            return Verdict.INVALID  # what answers may be a replica that is cut off
         sent = self.knowledge.stamp()
         answer = await self._try(lambda: self.log.ask(entry.tags))
         if answer is None or not self._hear(answer, sent) or answer.epoch != sent.epoch:
@@ -152,6 +158,8 @@ class Invalidation:
             self._renewal()
             self.lease.renewing()
             return Trust.VERIFIED
+        if self.log.out_of_reach:  # each hit comes here meanwhile: a task for the question would be felt
+            return self.lease.trust(self._clock.monotonic())
         heard = await self._hear_of_it()
         trust = self.lease.trust(self._clock.monotonic())
         if trust is Trust.VERIFIED and not heard:
@@ -214,7 +222,10 @@ class Invalidation:
     def _apply(self, records: Sequence[Record]) -> None:
         """Apply what was read of the log (I5)."""
         for record in records:
-            new = record.id > self.knowledge.position or record.epoch != self.knowledge.epoch
+            same = record.epoch == self.knowledge.epoch
+            new = record.id > self.knowledge.position or not same
+            if same and record.previous < self.knowledge.position < record.id:
+                self._hold(Purge(everything=True))  # the log went back, and has gone on since without what it lost
             if not self.knowledge.apply(record):
                 self._drop_memory()
             if new and not record.own:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
@@ -9,10 +10,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, InvalidResponse, ReadOnlyError
 
 Argument = bytes | str | int | float
 Command = Sequence[Argument]
+
+LEAVE_EVERY = 1.0
+"""Seconds between two times that connections to a read-only server are closed."""
 
 
 class Script:
@@ -48,6 +52,9 @@ class OwnConnections:
         self._busy.add(connection)
         try:
             await connection.connect()
+            if await _has_unread(connection):  # closed by the server, or more than the reply to the last command
+                await connection.disconnect(nowait=True)
+                await connection.connect()
             await connection.send_command(*command)
             reply = await self._parse(connection, command[0])
         except BaseException:
@@ -86,6 +93,13 @@ class OwnConnections:
 
     def __repr__(self) -> str:
         return f"<OwnConnections idle={len(self._idle)} busy={len(self._busy)}>"
+
+
+async def _has_unread(connection: Any) -> bool:
+    # Up to redis-py 8 it had the other name, and its `can_read` took a timeout.
+    check = connection.can_read if hasattr(type(connection), "can_read") else connection.can_read_destructive
+    unread: bool = await check()
+    return unread
 
 
 class Client(ABC):
@@ -139,9 +153,14 @@ class SingleClient(Client):
         self.redis = redis
         self._given = given
         self._own = OwnConnections(redis.connection_pool.make_connection, redis.parse_response)
+        self._left_at = -LEAVE_EVERY
 
     async def command(self, *command: Argument, key: Argument | None = None) -> Any:
-        return await self.redis.execute_command(*command)
+        try:
+            return await self.redis.execute_command(*command)
+        except ReadOnlyError:
+            await self._leave()
+            raise
 
     async def each(self, commands: Sequence[Command]) -> list[Any]:
         async with self.redis.pipeline(transaction=False) as pipe:
@@ -149,7 +168,9 @@ class SingleClient(Client):
                 pipe.execute_command(*command)
             # Raised by the pipeline itself, an error would quote the command, hence the entry's bytes.
             replies: list[Any] = await pipe.execute(raise_on_error=False)
-            return replies
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            await self._leave()
+        return replies
 
     async def together(self, commands: Sequence[Command], key: Argument) -> list[Any]:
         return await self.each(commands)
@@ -169,12 +190,25 @@ class SingleClient(Client):
             yield keys
 
     async def ping(self) -> None:
-        await self.redis.execute_command("PING")
+        if await self.redis.execute_command("PING") not in (True, b"PONG"):  # redis-py makes one of the other
+            raise InvalidResponse("no PONG")
 
     async def aclose(self) -> None:
         await self._own.aclose()
         if not self._given:
             await self.redis.aclose()
+
+    async def _leave(self) -> None:
+        """Close the connections to a master that has become a replica: its address may lead to the new one by now.
+
+        Of a client that was given those alone that nobody uses.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < self._left_at + LEAVE_EVERY:
+            return
+        self._left_at = now
+        await self._own.aclose()
+        await self.redis.connection_pool.disconnect(inuse_connections=not self._given)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.redis.connection_pool!r}>"

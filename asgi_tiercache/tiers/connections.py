@@ -108,7 +108,6 @@ class _Line(asyncio.BufferedProtocol):
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self.closed = False
         self._reader: hiredis.Reader = connection._parser._reader
         self._incomplete = self._reader.gets(False)
         """What the reader gives where there is no whole reply."""
@@ -119,6 +118,8 @@ class _Line(asyncio.BufferedProtocol):
         self._stream = self._transport.get_protocol()
         """redis-py's own, which has to hear of the end: whoever closes the connection waits for that."""
         self._transport.set_protocol(self)
+        self.closed = self._transport.is_closing()
+        """Whether nothing more will come; where it has ended before, only the stream was told."""
 
     def send(self, command: tuple[bytes, ...]) -> asyncio.Future[Any]:
         """Send `command`; the future is its reply, an exception as a value where the server refuses."""

@@ -56,6 +56,11 @@ class Messages:
         """Whether there is a connection, or one is being opened."""
         return self._opened is not None
 
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits for one."""
+        return bool(self._waiting)
+
     @contextlib.contextmanager
     def waiting(self, channel: bytes) -> Iterator[Message]:
         """A context for whoever waits for the next message on `channel`, once that was subscribed to."""

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis, RedisCluster
 from redis.credentials import CredentialProvider
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from asgi_tiercache.errors import ConfigError, TierError
 from asgi_tiercache.tiers.addresses import maker, without_secrets
@@ -30,6 +30,8 @@ MAX_CONNECTIONS = 2 * MAX_AT_ONCE
 """Connections of one event loop to one server: those kept at hand for reads, and those of the pool."""
 HEADS_AT_ONCE = 100
 """Entries that a scan looks into at once; a client spends some 10 microseconds on each."""
+_NO_STRING = b""
+"""What is read where a list or a hash stands: bytes that are nobody's entry."""
 _SPECIAL = re.compile(rb"[*?\[\]\\^]")
 """What means more than itself in a pattern of Redis."""
 
@@ -62,16 +64,17 @@ class RedisLink:
             raise ConfigError("url", "give either a URL or a client")
         self._url = url
         self._given = None if client is None else GivenClient(client)
-        at_once = MAX_AT_ONCE
+        self.at_once = MAX_AT_ONCE
+        """Operations on one event loop that find a connection at the same time."""
         if self._given is not None:
             if credential_provider is not None:
                 raise ConfigError("credential_provider", "belongs to the client, which is given")
             make: Callable[[], Client] = self._given.get
-            at_once = min(at_once, self._given.max_connections)
+            self.at_once = min(MAX_AT_ONCE, self._given.max_connections)
         else:
             make = maker(url or "", credential_provider=credential_provider, max_connections=MAX_CONNECTIONS)
         # redis-py's pool raises where it has no connection left; a moment's wait under the deadline is better.
-        self._slots = PerLoop(lambda: asyncio.Semaphore(at_once))
+        self._slots = PerLoop(lambda: asyncio.Semaphore(self.at_once))
         self._clients = PerLoop(make, _close)
         self._kept = PerLoop(lambda: KeptConnections(self._clients.get().redis, limit=MAX_AT_ONCE))
         # A given client keeps its connections to itself, and in a cluster there is one pool for each node.
@@ -111,7 +114,9 @@ class RedisLink:
             RedisError: a server refused the command, or a connection failed.
         """
         if isinstance(self._clients.get(), ClusterClient):
-            return await self.each([("GET", key) for key in keys])
+            async with self.slot:
+                replies = await self._clients.get().each([("GET", key) for key in keys])
+            return _replies([None if _is_wrong_type(reply) else reply for reply in replies])  # as MGET does
         found: list[bytes | None] = await self.ask(b"MGET", *keys)
         return found
 
@@ -204,9 +209,15 @@ class RedisLink:
                 return
             yield keys
 
-    async def ping(self) -> None:
-        """Return if Redis answers, wherever keys are kept; how a failover is noticed if the old master only hangs."""
+    async def ping(self, key: bytes) -> None:
+        """Return if Redis answers, wherever keys are kept; how a failover is noticed if the old master only hangs.
+
+        A server that is paused for writes (`CLIENT PAUSE`, or its cluster handing it over) answers everything else: so
+        it is asked to delete `key`, which nobody stores anything under. That it refuses to is an answer, too.
+        """
         await self._clients.get().ping()
+        with contextlib.suppress(ResponseError):
+            await self.command("UNLINK", key)
 
     async def aclose(self) -> None:
         """Close the running loop's client, unless it was given. One is made anew when it is asked for again."""
@@ -241,9 +252,12 @@ class RedisTier(Tier):
             return []
         try:  # as in `_translated`, which would cost every hit a microsecond more
             if len(keys) == 1:
-                return [await self._link.ask(b"GET", self._key(keys[0]))]
-            return await self._link.ask_many(list(map(self._key, keys)))
+                data = await self._link.ask(b"GET", self._key(keys[0]))
+                return [data] if type(data) is bytes or data is None else _checked([data], 1)
+            return _checked(await self._link.ask_many(list(map(self._key, keys))), len(keys))
         except Exception as error:
+            if len(keys) == 1 and _is_wrong_type(error):
+                return [_NO_STRING]  # somebody else's key, which says nothing of Redis
             raise TierError(f"{self.name}: {describe(error)}") from error
 
     async def set_many(self, writes: Sequence[Write]) -> None:
@@ -281,7 +295,7 @@ class RedisTier(Tier):
     async def ping(self) -> None:
         """Return if Redis answers."""
         with self._translated():
-            await self._link.ping()
+            await self._link.ping((self._prefix + "{}probe").encode())
 
     async def aclose(self) -> None:
         """Close the running loop's connections."""
@@ -316,6 +330,25 @@ class RedisTier(Tier):
             yield
         except Exception as error:
             raise TierError(f"{self.name}: {describe(error)}") from error
+
+
+def _is_wrong_type(reply: object) -> bool:
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
+def _checked(found: Any, number: int) -> list[bytes | None]:
+    """`found`, if it can be the answer: it may come from a connection on which questions and answers are out of step.
+
+    Raises:
+        TierError: it cannot.
+    """
+    if type(found) is list and len(found) == number:
+        for data in found:
+            if type(data) is not bytes and data is not None:
+                break
+        else:
+            return found
+    raise TierError("a reply of another kind than was asked for")
 
 
 def _replies(replies: list[Any]) -> list[Any]:

@@ -1,12 +1,14 @@
 """Leases in Redis: a key with an expiry and a random token in it, and a channel of the same name.
 
 A free lease costs one `SET NX PX`, and its end one script. Whoever finds it held costs `SUBSCRIBE` and `PTTL` besides,
-and sleeps until the holder says that it is done, or until the lease has run out.
+and sleeps until the holder says that it is done, or until the lease has run out. Meanwhile one `PING` per worker now
+and then tells whether there is still a Redis to hear from.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import secrets
 from collections.abc import Awaitable, Callable
@@ -19,7 +21,7 @@ from asgi_tiercache.signals import Signals, TierFailed
 from asgi_tiercache.tiers.breaker import Breaker, describe
 from asgi_tiercache.tiers.clients import Script
 from asgi_tiercache.tiers.leases import Busy, Ended, Lease
-from asgi_tiercache.tiers.loops import PerLoop, end, first
+from asgi_tiercache.tiers.loops import OneTask, PerLoop, end, first
 from asgi_tiercache.tiers.messages import Message, Messages
 from asgi_tiercache.tiers.redis import RedisLink
 from asgi_tiercache.types import Clock
@@ -85,13 +87,16 @@ class RedisLeases:
         self._prefix = prefix
         self._deaf_until = clock.monotonic()
         self._held: PerLoop[dict[asyncio.Task[None], RedisLease]] = PerLoop(dict, self._let_go)
+        self._watching = PerLoop(OneTask, OneTask.aclose)
         self._messages = PerLoop(lambda: Messages(link, clock, breaker.deadline.seconds), _close)
 
     def __repr__(self) -> str:
         return f"<RedisLeases {self._link!r}>"
 
     async def acquire(self, key: str, seconds: float) -> Lease | Busy | None:
-        """One command, on the shortest way."""
+        """One command, on the shortest way; none where Redis takes no writes at the moment."""
+        if self._breaker.writes.state != "closed":
+            return None
         name, token = self._name(key), secrets.token_hex(8).encode()
         seconds = min(max(seconds, 0.001), LONGEST_LEASE)
         try:
@@ -99,7 +104,9 @@ class RedisLeases:
         except RuntimeError:
             return None  # this loop is ending
         try:
-            reply = await self.ask(lambda: self._link.ask(b"SET", name, token, b"NX", b"PX", _ms(seconds)))
+            reply = await self.ask(
+                lambda: self._link.ask(b"SET", name, token, b"NX", b"PX", _ms(seconds)), patient=False
+            )
         except asyncio.CancelledError:
             lease.end(Ended.GONE)
             lease.keep()  # Redis may have heard of it
@@ -112,12 +119,18 @@ class RedisLeases:
     async def aclose(self) -> None:
         """End the running loop's leases, within the deadline, and its connection for messages."""
         await self._held.aclose()
+        await self._watching.aclose()
         await self._messages.aclose()
 
     # ---- for the leases ----
 
-    async def ask(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """What `call` returns, under the breaker; an exception is returned, too."""
+    async def ask(self, call: Callable[[], Awaitable[Any]], *, patient: bool = True) -> Any:
+        """What `call` returns, under the breaker; an exception is returned, too.
+
+        Args:
+            call: Asks Redis.
+            patient: Wait for a turn, though others have waited for theirs for long.
+        """
 
         async def asked() -> Any:
             try:
@@ -126,7 +139,7 @@ class RedisLeases:
                 return refusal
 
         try:
-            reply = await self._breaker.run("lease", asked, probe=self._link.ping)
+            reply = await self._breaker.run("lease", asked, probe=self._ping, patient=patient)
         except TierError as error:
             return error
         if isinstance(reply, ResponseError):
@@ -151,6 +164,8 @@ class RedisLeases:
         with messages.waiting(name) as heard:
             # First this, then a look: what ends after the look is told, what has ended before it is gone.
             listening = await self._subscribe(messages, name)
+            if listening:  # the task outlives the request that happens to be the first
+                contextvars.Context().run(self._watching.get().begin, lambda: self._watch(messages))
             message, pause = (heard, math.inf) if listening else _deaf()
             while (left := await self._left(name, seconds)) is not None:
                 if not left and not message.done():
@@ -164,6 +179,19 @@ class RedisLeases:
                 elif self.clock.monotonic() >= until:
                     return Ended.PATIENCE
             return Ended.NOTHING
+
+    async def _ping(self) -> None:
+        await self._link.ping((self._prefix + "{}probe").encode())
+
+    async def _watch(self, messages: Messages) -> None:
+        """Ask Redis whether it is still there, while anybody waits for a message: from a dead one none comes.
+
+        One question, however many wait. Where it is not answered, they hear so.
+        """
+        while messages.awaited:
+            await self.clock.sleep(self._breaker.deadline.seconds / 2)
+            if messages.awaited and isinstance(await self.ask(self._ping), TierError):
+                await messages.aclose()
 
     async def _run(self, script: Script, name: bytes, *arguments: bytes) -> Any:
         """What `script` returns: as `RedisLink.evaluate`, but on the shortest way, which needs no connection more."""

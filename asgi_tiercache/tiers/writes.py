@@ -7,8 +7,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Sequence
 
-from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import Signals, WriteDropped
+from asgi_tiercache.tiers.breaker import describe
 from asgi_tiercache.tiers.loops import PerLoop
 from asgi_tiercache.types import Tier, Write
 
@@ -60,7 +60,7 @@ class WriteQueue:
         tier: Where the writes go.
         signals: Receives a `WriteDropped` for each write given up.
         max_entries: Writes that wait at the most; one more, and the oldest is dropped.
-        max_bytes: Bytes that wait at the most; likewise.
+        max_bytes: Bytes that wait at the most; likewise. A write that is larger by itself is dropped alone.
     """
 
     def __init__(
@@ -90,8 +90,13 @@ class WriteQueue:
             write: What is to be kept.
             told: Called once, with True when the tier has it, with False when it was given up.
         """
+        queued = _Queued(write, () if told is None else (told,))
+        if len(write.data) > self._max_bytes:
+            self.discard(write.key)  # what it replaces must not come in its stead
+            self._drop([queued], "too large")
+            return
         with self._lock:
-            self._add(_Queued(write, () if told is None else (told,)))
+            self._add(queued)
             dropped = self._overflow()
         self._drop(dropped, "queue full")
         self._start()
@@ -129,12 +134,9 @@ class WriteQueue:
     async def aclose(self, within: float = 5.0) -> None:
         """Flush, and drop what is not written after `within` seconds."""
         await self.flush(within)
-        with self._lock:
-            left = list(self._waiting.values())
-            self._waiting.clear()
-            self.bytes = 0
-        self._drop(left, "closed")
+        self._drop(self._clear(), "closed")
         await self._workers.aclose()
+        self._drop(self._clear(), "closed")  # what was just being written, and has not come through at the second try
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -156,6 +158,13 @@ class WriteQueue:
         if queued is not None:
             self.bytes -= len(queued.write.data)
         return queued
+
+    def _clear(self) -> list[_Queued]:
+        with self._lock:
+            left = list(self._waiting.values())
+            self._waiting.clear()
+            self.bytes = 0
+        return left
 
     def _overflow(self) -> list[_Queued]:
         """Take out the oldest writes until the bounds hold."""
@@ -200,13 +209,14 @@ class WriteQueue:
     async def _write(self, batch: list[_Queued]) -> None:
         try:
             written = await self._tier.set_many([queued.write for queued in batch])
-            for queued in batch:
-                queued.tell(written is not False)
-        except TierError as error:
-            self._drop(batch, str(error))
+        except Exception as error:  # more than a TierError, of a tier without a guard
+            self._drop(batch, describe(error))
         except asyncio.CancelledError:
             self._put_back(batch)
             raise
+        else:
+            for queued in batch:
+                queued.tell(written is not False)
         finally:
             self._settle(batch)
 

@@ -28,6 +28,8 @@ class Fault:
         closed_after: Bytes of replies that still pass before the connection is ended (FIN): a truncated reply.
         reset_after: Bytes of replies that still pass before the connection is reset (RST); 0: as a reply begins.
         garbage: Sent in place of whatever the server sends.
+        before: Sent before whatever the server sends.
+        again_after: Seconds after which whatever the server sends is sent once more; 0: together with it.
         on: The connections that it befalls: those open when it begins, those made later, or all.
     """
 
@@ -38,6 +40,8 @@ class Fault:
     closed_after: int | None = None
     reset_after: int | None = None
     garbage: bytes | None = None
+    before: bytes = b""
+    again_after: float | None = None
     on: Which = "all"
 
 
@@ -242,10 +246,12 @@ class _Pipe:
             return await self._send(fault.garbage)
         if fault.rate is not None:
             return await self._trickle(data, fault.rate)
+        if fault.again_after is not None:
+            return await self._twice(data, fault.again_after)
         for limit in (fault.silent_after, fault.closed_after, fault.reset_after):
             if limit is not None:
                 return await self._up_to(limit, data, fault)
-        return await self._send(data)
+        return await self._send(fault.before + data)
 
     async def _send(self, data: bytes) -> bool:
         self._writer.write(data)
@@ -257,6 +263,14 @@ class _Pipe:
         for start in range(0, len(data), step):
             await self._send(data[start : start + step])
             await asyncio.sleep(step / rate)
+        return True
+
+    async def _twice(self, data: bytes, after: float) -> bool:
+        if not after:
+            return await self._send(data + data)
+        await self._send(data)
+        # Later, whatever else has been sent by then: that is what makes it the answer to another question.
+        asyncio.get_running_loop().call_later(after, self._writer.write, data)
         return True
 
     async def _up_to(self, limit: int, data: bytes, fault: Fault) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,6 +21,7 @@ from asgi_tiercache.invalidation.service import Receipt
 from tests.middleware.asgi import http_scope
 
 USERS = ("ann", "ben")
+KINDS = ("item", "sure", "free", "mine")
 MAX_LAG = 1.0
 
 
@@ -89,24 +91,34 @@ class Truth:
 class Worker:
     """One process's app and cache, though in this process.
 
-    Routes: `/item/{id}`, under a policy with tags; `/free/{id}`, which says itself how it may be cached; `/mine/{id}`,
-    keyed by `Authorization`.
+    Routes: `/item/{id}`, under a policy with tags; `/sure/{id}`, which asks the log on every read; `/free/{id}`, which
+    says itself how it may be cached; `/mine/{id}`, keyed by `Authorization`.
     """
 
-    def __init__(self, url: str, truth: Truth, **options: Any) -> None:
+    def __init__(self, redis: str | Redis, truth: Truth, **options: Any) -> None:
         self.truth = truth
         self.lag = MAX_LAG
         """Seconds after which it has to know what another has invalidated; more where a test cuts it off."""
         self.calls = 0
         """How often a handler ran."""
         self.answers: list[Answer] = []
+        self.seconds = 0.0
+        """How long a handler takes, once it has read the item."""
+        self.padding = 500
+        """Bytes by which answers are longer than they had to be."""
         policy = Policy(ttl=300, tags=["item:{id}"])
-        self.cache = TierCache.from_url(url, **options)
-        app = Starlette(routes=[Route(f"/{kind}/{{id}}", self._page) for kind in ("item", "free", "mine")])
+        make: Any = TierCache.from_url if isinstance(redis, str) else TierCache.from_client
+        self.cache: TierCache = make(redis, **options)
+        self.plain = Starlette(routes=[Route(f"/{kind}/{{id}}", self._page) for kind in KINDS])
+        """The app without its cache."""
         self.app = TierCacheMiddleware(
-            app,
+            self.plain,
             cache=self.cache,
-            routes={"/item/{id}": policy, "/mine/{id}": policy.but(vary_on=["authorization"])},
+            routes={
+                "/item/{id}": policy,
+                "/sure/{id}": policy.but(verify=True),
+                "/mine/{id}": policy.but(vary_on=["authorization"]),
+            },
         )
 
     async def _page(self, request: Request) -> Response:
@@ -116,15 +128,16 @@ class Worker:
             "path": request.url.path,
             "user": request.headers.get("authorization"),
             "version": self.truth.version(item),
-            "padding": "x" * 500,
+            "padding": "x" * self.padding,
         }
+        await asyncio.sleep(self.seconds)
         if request.url.path.startswith("/free"):
             self.cache.current.tag(f"item:{item}")
             return JSONResponse(said, headers={"cache-control": "max-age=300"})
         return JSONResponse(said)
 
-    async def ask(self, path: str, user: str | None = None) -> Answer:
-        """Send one request; its answer is kept in `answers`, too."""
+    async def ask(self, path: str, user: str | None = None, *, plain: bool = False) -> Answer:
+        """Send one request, past the cache if `plain`; its answer is kept in `answers`, too."""
         headers = [] if user is None else [(b"authorization", user.encode())]
         oldest = self.truth.oldest(path.rpartition("/")[2], self)
         messages: list[Any] = []
@@ -139,7 +152,7 @@ class Worker:
             messages.append(message)
 
         started = time.perf_counter()
-        await self.app(http_scope(path, headers=headers), receive, send)
+        await (self.plain if plain else self.app)(http_scope(path, headers=headers), receive, send)
         seconds = time.perf_counter() - started
         lines = dict(messages[0]["headers"])
         body = b"".join(message.get("body", b"") for message in messages[1:])
@@ -164,7 +177,8 @@ class Worker:
     @property
     def uses_redis(self) -> bool:
         """Whether its breaker is closed."""
-        return all(breaker["state"] == "closed" for breaker in self.cache.stats()["breakers"].values())
+        breaker = self.cache.stats()["breakers"].get("L2")
+        return breaker is None or breaker["state"] == "closed"
 
 
 @contextlib.asynccontextmanager

@@ -145,6 +145,22 @@ def test_garbage_comes_in_place_of_a_reply(proxy: FaultProxy) -> None:
         assert says(connection) == b"\xff\x00*"
 
 
+def test_something_may_come_before_a_reply(proxy: FaultProxy) -> None:
+    with connect(proxy) as connection:
+        proxy.begin(Fault(before=b"oh "))
+        assert says(connection) == b"oh hello"
+
+
+@pytest.mark.parametrize("after", [0.0, 0.05])
+def test_a_reply_may_come_twice(proxy: FaultProxy, after: float) -> None:
+    with connect(proxy) as connection:
+        proxy.begin(Fault(again_after=after))
+        heard = says(connection)
+        while len(heard) < 10:
+            heard += connection.recv(100)
+        assert heard == b"hellohello"
+
+
 def test_refusing_resets_what_is_open_and_accepting_keeps_the_port(proxy: FaultProxy) -> None:
     with connect(proxy) as connection:
         assert says(connection) == b"hello"

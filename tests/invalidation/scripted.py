@@ -20,6 +20,7 @@ class ScriptedLog:
     """
 
     shared = True
+    out_of_reach = False
 
     def __init__(self) -> None:
         self.epochs = 1

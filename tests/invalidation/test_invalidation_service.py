@@ -8,7 +8,7 @@ import pytest
 from asgi_tiercache.invalidation.held import MAX_HELD
 from asgi_tiercache.invalidation.knowledge import Verdict
 from asgi_tiercache.invalidation.lease import Trust
-from asgi_tiercache.invalidation.log import Appended, ProcessLog, Purge
+from asgi_tiercache.invalidation.log import MAX_PATTERNS, Appended, ProcessLog, Purge
 from asgi_tiercache.invalidation.service import Invalidation
 from asgi_tiercache.signals import Invalidated
 from asgi_tiercache.testing import TickingClock
@@ -681,6 +681,28 @@ def test_a_clear_held_again_during_its_replay_stays_held() -> None:
     asyncio.run(body())
 
 
+def test_a_log_that_is_known_to_be_out_of_reach_is_not_asked() -> None:
+    async def body() -> None:
+        log = ScriptedLog()
+        worker = await Worker(log).started()
+        entry = worker.fill("a")
+        log.fail()
+        worker.clock.tick(2.0)
+        log.out_of_reach = True
+        log.calls.clear()
+        for _ in range(100):
+            assert await worker.service.confirm() is Trust.UNVERIFIED
+            assert worker.service.current(entry)
+        worker.clock.tick(60.0)
+        assert await worker.service.confirm() is Trust.LAPSED
+        assert log.calls == []
+        log.recover()
+        log.out_of_reach = False
+        assert await worker.service.confirm() is Trust.VERIFIED
+
+    asyncio.run(body())
+
+
 def test_more_held_tags_than_the_bound_become_one_clear() -> None:
     async def body() -> None:
         log = ScriptedLog()
@@ -690,6 +712,25 @@ def test_more_held_tags_than_the_bound_become_one_clear() -> None:
         await worker.service.invalidate([f"tag {n}" for n in range(MAX_HELD)])
         assert worker.service.current(entry)
         await worker.service.invalidate(["one more"])
+        assert not worker.service.current(entry)
+        log.recover()
+        log.calls.clear()
+        await worker.service.confirm()
+        assert [name for name, _ in log.calls] == ["clear", "confirm"]
+
+    asyncio.run(body())
+
+
+def test_more_held_patterns_than_the_log_tells_apart_become_one_clear() -> None:
+    async def body() -> None:
+        log = ScriptedLog()
+        worker = await Worker(log).started()
+        entry = worker.fill("untouched")
+        log.fail()
+        for number in range(MAX_PATTERNS):
+            await worker.service.invalidate((), patterns=[f"user:*:{number}"])
+        assert worker.service.current(entry)
+        await worker.service.invalidate((), patterns=["user:*:one more"])
         assert not worker.service.current(entry)
         log.recover()
         log.calls.clear()

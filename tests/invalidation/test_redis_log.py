@@ -28,6 +28,8 @@ from tests.tiers.doubles import Recorder
 T = TypeVar("T")
 
 DEADLINE = 5.0
+END = 2**64 - 1
+"""The largest number in an id of a stream."""
 
 
 class Redises:
@@ -125,16 +127,50 @@ def test_positions_only_grow_also_within_one_millisecond_and_for_two_workers(red
 
 
 def test_positions_grow_also_when_the_clock_of_the_server_was_set_back(redises: Redises) -> None:
-    future = f"{2**43}-7"
+    async def use(log: RedisLog) -> None:
+        first = await log.append(Purge(("a",)))
+        ahead = (first.id >> 20) + 23 * 3_600_000
+        with redises.client() as client:
+            client.hset(redises.control, "clock", f"{ahead}-7")
+        second = await log.append(Purge(("b",)))
+        third = await log.append(Purge(("c",)))
+        assert first.id < second.previous == (ahead << 20) + 7
+        assert (second.id, third.id) == (second.previous + 1, second.previous + 2)
+        assert second.epoch == third.epoch == first.epoch
+
+    with_log(redises, use)
+
+
+def test_a_clock_of_the_server_that_was_a_day_ahead_costs_an_epoch(redises: Redises) -> None:
+    """Positions from then would never be passed: what was dated ahead would not be cached until it is that day."""
 
     async def use(log: RedisLog) -> None:
         first = await log.append(Purge(("a",)))
+        ahead = f"{(first.id >> 20) + 25 * 3_600_000}-0"
         with redises.client() as client:
-            client.hset(redises.control, "clock", future)
+            client.hset(redises.control, "clock", ahead)
+            client.xadd(redises.stream, {"kind": "hard"}, id=ahead)
         second = await log.append(Purge(("b",)))
-        third = await log.append(Purge(("c",)))
-        assert first.id < second.previous == (2**43 << 20) + 7
-        assert (second.id, third.id) == (second.previous + 1, second.previous + 2)
+        assert second.epoch != first.epoch
+        assert first.id <= second.id < first.id + position_at(60)
+
+    with_log(redises, use)
+
+
+@pytest.mark.parametrize("top", ["4000000000000-5", "9000000000000-5", f"{END}-{END - 1}", f"{END}-{END}"])
+@pytest.mark.parametrize("control", ["kept", "lost"])
+def test_whoever_sets_the_stream_ahead_does_not_set_the_clock_ahead(redises: Redises, top: str, control: str) -> None:
+    async def use(log: RedisLog) -> None:
+        first = await log.append(Purge(("a",)))
+        with redises.client() as client:
+            client.xadd(redises.stream, {"a": "b"}, id=top)
+            if control == "lost":
+                client.delete(redises.control)
+        made = [await log.append(Purge((tag,))) for tag in "bc"]
+        assert (made[0].epoch == first.epoch) is (control == "kept")
+        assert first.id <= made[0].id < made[1].id < first.id + position_at(60)
+        assert [record.id for record in await log.read(0)][-2:] == [appended.id for appended in made]
+        assert (await log.ask(["c"])).ids == (made[1].id,)
 
     with_log(redises, use)
 
@@ -446,16 +482,92 @@ def test_a_redis_out_of_memory_forgets_the_control_state_rather_than_keep_what_i
     with_log(redises, use)
 
 
-def test_control_state_that_no_script_of_ours_wrote_is_a_failure_not_a_crash(redises: Redises) -> None:
+GARBAGE = ("", "garbage", "-1-0", "1-", "9" * 30 + "-0", "[]", '{"a": 1}', '{"a": ["x", "y"]}', "\xff")
+HEAD = ("epoch", "clock", "floor", "soft")
+
+
+@pytest.mark.parametrize("field", [*HEAD, "patterns", "due", "mark", "marked", "counted", "sweep"])
+@pytest.mark.parametrize("operation", ["confirm", "append"])
+def test_control_state_that_no_script_of_ours_wrote_is_none(redises: Redises, field: str, operation: str) -> None:
+    """Or every invalidation would fail until somebody deletes it."""
+
     async def use(log: RedisLog) -> None:
+        for garbage in [text for text in GARBAGE if (field, text) not in {("epoch", "garbage"), ("patterns", "[]")}]:
+            await log.append(Purge(("a",), ("a*",), settle=60))
+            before = (await log.confirm()).epoch
+            with redises.client() as client:
+                client.hset(redises.control, field, garbage)
+            if operation == "confirm":
+                assert (await log.confirm()).epoch != before, garbage
+            else:
+                assert (await log.append(Purge(("b",)))).epoch != before, garbage
+                assert (await log.ask(["b"])).ids[0] > 0
+
+    with_log(redises, use)
+
+
+@pytest.mark.parametrize("operation", ["ask", "confirm", "append"])
+@pytest.mark.parametrize("field", HEAD)
+def test_control_state_without_one_of_its_fields_is_none(redises: Redises, field: str, operation: str) -> None:
+    """A lost floor would revive what a `clear()` had invalidated."""
+
+    async def use(log: RedisLog) -> None:
+        before = (await log.append(Purge(everything=True))).epoch
         with redises.client() as client:
-            client.hset(redises.control, mapping={"epoch": "e", "clock": "nonsense", "floor": "0-0"})
-        with pytest.raises(TierError):
-            await log.ask(())
+            client.hdel(redises.control, field)
+        assert (await asked(log, operation)) != before
+
+    with_log(redises, use)
+
+
+@pytest.mark.parametrize("operation", ["ask", "confirm", "append"])
+@pytest.mark.parametrize("which", ["control", "stream", "both"])
+def test_keys_of_another_type_make_room(redises: Redises, which: str, operation: str) -> None:
+    async def use(log: RedisLog) -> None:
+        before = (await log.append(Purge(("a",)))).epoch
         with redises.client() as client:
-            client.hset(redises.control, mapping={"clock": "0-0", "patterns": "nonsense"})
+            for key in (redises.control, redises.stream):
+                if which in (("control", "both") if key == redises.control else ("stream", "both")):
+                    client.delete(key)
+                    client.lpush(key, "1")
+        assert (await asked(log, operation) != before) is (which != "stream")
+        made = await log.append(Purge(("b",)))
+        assert [record.id for record in await log.read(made.previous)][-1:] == [made.id]
+
+    with_log(redises, use)
+
+
+async def asked(log: RedisLog, operation: str) -> str:
+    """The epoch, as one of the ways to ask Redis tells it."""
+    if operation == "append":
+        return (await log.append(Purge(("b",)))).epoch
+    return (await (log.confirm() if operation == "confirm" else log.ask(["b"]))).epoch
+
+
+def test_a_malformed_id_of_a_tag_is_a_failure_until_the_tag_is_invalidated(redises: Redises) -> None:
+    async def use(log: RedisLog) -> None:
+        await log.append(Purge(("other",), settle=60))
+        with redises.client() as client:
+            client.hset(redises.control, "t:a", "garbage")
         with pytest.raises(TierError):
-            await log.ask(())
+            await log.ask(["a"])
+        made = await log.append(Purge(("a",)))
+        assert (await log.ask(["a"])).ids == (made.id,)
+
+    with_log(redises, use)
+
+
+def test_a_replica_cannot_confirm_that_nothing_was_invalidated(own_redis: RedisServer) -> None:
+    redises = Redises(own_redis)
+
+    async def use(log: RedisLog) -> None:
+        await log.append(Purge(("a",)))
+        with redises.client() as client:
+            client.execute_command("REPLICAOF", "127.0.0.1", "1")
+            with pytest.raises(TierError, match="ReadOnlyError"):
+                await log.confirm()
+            client.execute_command("REPLICAOF", "NO", "ONE")
+        await log.confirm()
 
     with_log(redises, use)
 
@@ -552,6 +664,55 @@ def test_lost_control_state_invalidates_everything_everywhere(redises: Redises) 
             assert await first.get("k") == 2
 
     asyncio.run(body())
+
+
+def test_a_log_that_went_back_and_on_is_cleared_by_whoever_knew_more(redises: Redises) -> None:
+    """As after a failover with lost writes, in which somebody else invalidates before this worker asks."""
+
+    async def test() -> None:
+        async with redises.cache() as first:
+            await first.set("a", "old", ttl=1000, tags=["a"])
+            await written(first)
+            with redises.client() as client:
+                replica = client.hgetall(redises.control)
+                assert (await first.invalidate("a")).durable
+                client.delete(redises.control, redises.stream)
+                client.hset(redises.control, mapping=replica)
+            async with redises.cache() as second:
+                assert await second.get("a") == "old", "nobody has told it, and Redis does not know any more"
+                assert (await second.invalidate("b")).durable
+                for _ in range(3):
+                    redises.clock.tick(1.0)
+                    assert await first.get("a") is None
+                assert await second.get("a") is None
+
+    asyncio.run(test())
+
+
+def test_what_a_replica_says_does_not_satisfy_those_who_ask_on_every_read(own_redis: RedisServer) -> None:
+    redises = Redises(own_redis)
+
+    async def test() -> None:
+        cache = redises.cache()
+
+        @cache.cached("v:{number}", ttl=1000, tags=["v"], verify=True)
+        async def value(number: int) -> int:
+            calls.append(number)
+            return number
+
+        calls: list[int] = []
+        async with cache:
+            for _ in range(2):
+                await value(1)
+            assert calls == [1]
+            with redises.client() as client:
+                client.execute_command("REPLICAOF", "127.0.0.1", "1")
+                redises.clock.tick(1.0)
+                await value(1)
+                assert calls == [1, 1]
+                client.execute_command("REPLICAOF", "NO", "ONE")
+
+    asyncio.run(test())
 
 
 def test_an_invalidation_while_redis_is_down_is_reported_held_and_sent_later(own_redis: RedisServer) -> None:

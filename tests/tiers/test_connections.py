@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from redis._parsers import _AsyncRESP2Parser
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 
@@ -199,3 +202,47 @@ def test_a_rush_after_the_server_has_closed_every_connection_stays_within_the_li
         assert kept._open == 4
 
     on(redis_server, test)
+
+
+class LatePool(ConnectionPool):
+    """Hands out its first connection only after the server has reset it."""
+
+    on_first: Callable[[], None] | None = None
+
+    async def get_connection(self, *args: Any, **options: Any) -> Any:
+        connection = await super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
+        if self.on_first is not None:
+            self.on_first()
+            self.on_first = None
+            await until(connection._writer.transport.is_closing)
+            await asyncio.sleep(0)  # that is told to whoever has the connection now
+        return connection
+
+
+def test_a_connection_that_ended_before_its_first_command_is_not_waited_for() -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with contextlib.suppress(ConnectionResetError):
+            while said := await reader.read(1000):
+                writer.write(b"+OK\r\n" * said.count(b"SETINFO") or b"$1\r\nx\r\n")
+        writer.close()
+
+    async def body() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        pool = LatePool(port=server.sockets[0].getsockname()[1], protocol=2)
+        pool.on_first = lambda: reset(writers[0])
+        client = Redis.from_pool(pool)
+        async with asyncio.timeout(10):
+            assert await KeptConnections(client, limit=4).ask(b"GET", b"x") == b"x"
+        assert len(writers) == 2
+        await client.aclose()
+        server.close()
+
+    asyncio.run(body())
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

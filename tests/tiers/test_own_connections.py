@@ -15,6 +15,7 @@ class Connection:
 
     def __init__(self) -> None:
         self.open = False
+        self.unread = False
         self.on_connect: Any = None
         self.sent: list[tuple[Any, ...]] = []
 
@@ -23,11 +24,15 @@ class Connection:
             await self.on_connect()
         self.open = True
 
+    async def can_read(self) -> bool:
+        return self.unread
+
     async def send_command(self, *command: Any) -> None:
         self.sent.append(command)
 
     async def disconnect(self, nowait: bool = False) -> None:
-        self.open = False
+        self.open = self.unread = False
+        self.sent.append(("disconnected",))
 
 
 class Bench:
@@ -100,5 +105,17 @@ def test_a_connection_told_to_end_while_it_connects_does_not_stay_open() -> None
         connection.on_connect = own.aclose
         assert await own.ask("A") == "reply to A"
         assert not connection.open
+
+    asyncio.run(body())
+
+
+def test_what_is_left_of_one_reply_never_begins_the_next() -> None:
+    async def body() -> None:
+        bench = Bench()
+        await bench.own.ask("A")
+        bench.made[0].unread = True
+        await bench.own.ask("B")
+        assert [connection.sent for connection in bench.made] == [[("A",), ("disconnected",), ("B",)]]
+        await bench.own.aclose()
 
     asyncio.run(body())

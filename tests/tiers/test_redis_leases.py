@@ -72,7 +72,7 @@ class Worker:
         waiting = asyncio.create_task(busy.wait(limit))
         heard = self.leases._messages.get()
         await until(lambda: bool(heard._subscribed) and not heard._unanswered)
-        await self.link.ping()
+        await self.link.ping(b"probe")
         await ticks(5)
         return waiting
 
@@ -418,7 +418,7 @@ def test_who_waits_hears_of_what_was_stored_though_the_lease_was_taken_from_its_
                 await until(lambda: lease.lost)
             lease.end(ended)
             await lease.released()
-            await waiter.link.ping()
+            await waiter.link.ping(b"probe")
             await ticks(5)
             assert client.get(name(key)) == "somebody else's"
             if ended is Ended.STORED:
@@ -845,3 +845,68 @@ def test_four_workers_and_one_cold_key_cost_23_commands_those_of_scripts_include
             assert sum(spent.values()) == 23
 
     run(body)
+
+
+# ---- a Redis that hangs while somebody waits ----
+
+
+def test_who_waits_for_a_lease_hears_in_a_deadline_or_two_that_redis_hangs(own_redis: RedisServer, key: str) -> None:
+    """Nothing else asks Redis meanwhile, and neither the lease nor the patience of those who wait is near its end."""
+
+    async def body() -> None:
+        async with workers(own_redis.url, deadline=0.3) as (first, second):
+            await first.wins(key)
+            waiting = [await second.waits(key) for _ in range(3)]
+            own_redis.pause()
+            started = time.monotonic()
+            async with asyncio.timeout(10):
+                assert await asyncio.gather(*waiting) == [Ended.NOTHING] * 3
+            sys.stderr.write(f"waited for {time.monotonic() - started:.2f} s\n")
+            assert second.breaker.is_open
+            own_redis.resume()
+
+    asyncio.run(body())
+
+
+def test_however_many_wait_one_ping_asks_for_all_and_none_does_when_nobody_waits(
+    own_redis: RedisServer, key: str
+) -> None:
+    clock = TickingClock()
+
+    async def body() -> None:
+        async with workers(own_redis.url, clock=clock, deadline=4.0) as (first, second):
+            leases = [await first.wins(key + str(number)) for number in range(5)]
+            waiting = [await second.waits(key + str(number)) for number in range(5)]
+            with Redis.from_url(own_redis.url) as client:
+
+                def pings() -> int:
+                    times: int = client.info("commandstats")["cmdstat_ping"]["calls"]
+                    return times
+
+                before = pings()
+                for number in range(3):
+                    clock.tick(2.0)
+                    await until(lambda number=number: pings() == before + number + 1)  # type: ignore[misc]
+                    # Those who wait and the keepers of the leases, the connection, the watch.
+                    await until(lambda: clock.sleeping == 12)
+                for lease in leases:
+                    lease.end(Ended.STORED)
+                assert await asyncio.gather(*waiting) == [Ended.STORED] * 5
+                for _ in range(3):
+                    clock.tick(2.0)
+                    await ticks(5)
+                await second.link.ask(b"GET", b"nothing")
+                assert pings() == before + 3
+
+    asyncio.run(body())
+
+
+def test_while_redis_takes_no_writes_no_lease_is_asked_for(own_redis: RedisServer, key: str) -> None:
+    async def body() -> None:
+        async with workers(own_redis.url, number=1) as (worker,):
+            worker.breaker.writes.failed()
+            with counting(own_redis) as counted:
+                assert await worker.leases.acquire(key, 3.0) is None
+                assert "set" not in counted()
+
+    asyncio.run(body())

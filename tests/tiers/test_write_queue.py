@@ -5,6 +5,8 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import WriteDropped
@@ -99,13 +101,30 @@ def test_a_queue_is_full_by_bytes_as_well() -> None:
 
     async def body() -> None:
         queue = a_queue(tier, recorder, max_bytes=100)
-        for key, size in (("a", 40), ("b", 40), ("c", 40), ("d", 101)):
-            queue.put(a_write(key, b"x" * size))
+        for key in "abc":
+            queue.put(a_write(key, b"x" * 40))
             assert queue.bytes <= 100
-        assert len(queue) == 0
+        assert (queue.peek("a"), len(queue)) == (None, 2)
 
     asyncio.run(body())
-    assert len(recorder.seen) == 4
+    assert recorder.seen == [WriteDropped("L2", "queue full")]
+
+
+def test_a_write_larger_than_the_whole_queue_is_dropped_alone() -> None:
+    tier, recorder, told = ScriptedTier(), Recorder(), list[bool]()
+
+    async def body() -> None:
+        queue = a_queue(tier, recorder, max_bytes=100)
+        queue.put(a_write("a"))
+        queue.put(a_write("large", b"older"))
+        queue.put(a_write("large", b"x" * 101), told.append)
+        assert queue.peek("large") is None, "what it replaces must not come in its stead"
+        await queue.flush()
+
+    asyncio.run(body())
+    assert keys_of(tier.writes) == [["a"]]
+    assert recorder.seen == [WriteDropped("L2", "too large")]
+    assert told == [False]
 
 
 def test_batches_are_bounded_by_entries() -> None:
@@ -311,6 +330,41 @@ def test_a_tier_that_raises_loses_its_batch_and_the_queue_goes_on() -> None:
     assert keys_of(tier.writes) == [["a"], ["b"]]
 
 
+def test_what_a_tier_raises_whatever_it_is_ends_no_queue() -> None:
+    tier, recorder, told = ScriptedTier(), Recorder(), list[bool]()
+
+    async def body() -> None:
+        queue = a_queue(tier, recorder)
+        tier.error = RuntimeError("unable to perform operation on a closed transport")
+        queue.put(a_write("a"), told.append)
+        await queue.flush()
+        tier.error = None
+        queue.put(a_write("b"), told.append)
+        await queue.flush()
+
+    asyncio.run(body())
+    assert told == [False, True]
+    assert len(recorder.seen) == 1
+
+
+def test_closing_over_a_tier_that_hangs_for_good_ends_and_tells_everybody_once() -> None:
+    tier, recorder, told = ScriptedTier(), Recorder(), list[bool]()
+    tier.hang()
+
+    async def body() -> None:
+        queue = a_queue(tier, recorder)
+        for number in range(2 * BATCH_ENTRIES):
+            queue.put(a_write(str(number)), told.append)
+        await ticks(3)
+        async with asyncio.timeout(5 * AT_LOOP_END):
+            await queue.aclose(within=0.01)
+        assert (len(queue), queue.bytes, queue.peek("0")) == (0, 0, None)
+
+    asyncio.run(body())
+    assert told == [False] * 2 * BATCH_ENTRIES
+    assert recorder.seen == [WriteDropped("L2", "closed")] * 2 * BATCH_ENTRIES
+
+
 def test_a_loop_that_ends_writes_what_is_queued() -> None:
     tier = ScriptedTier()
     queue = a_queue(tier)
@@ -476,3 +530,68 @@ def test_a_tier_that_reports_its_failures_by_itself_says_so() -> None:
         assert recorder.seen == []
 
     asyncio.run(body())
+
+
+# ---- whatever happens ----
+
+
+class Moody(ScriptedTier):
+    """Takes, fails, says that it failed, or hangs for good, as the next mood is; then it takes."""
+
+    def __init__(self, moods: list[str]) -> None:
+        super().__init__()
+        self.moods = moods
+
+    async def set_many(self, writes: Sequence[Write]) -> bool:  # type: ignore[override]
+        mood = self.moods.pop(0) if self.moods else "takes"
+        await asyncio.sleep(0)
+        if mood == "hangs":
+            await asyncio.Event().wait()
+        if mood == "raises":
+            raise OSError("reset")
+        if mood == "takes":
+            await super().set_many(writes)
+        return mood == "takes"
+
+
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.sampled_from("abcdef"), st.integers(0, 60)),
+            st.tuples(st.sampled_from(["discard", "delete"]), st.sampled_from("abcdef"), st.just(0)),
+            st.tuples(st.just("wait"), st.just(""), st.integers(0, 4)),
+        ),
+        max_size=30,
+    ),
+    moods=st.lists(st.sampled_from(["takes", "raises", "fails", "hangs"]), max_size=6).filter(
+        lambda moods: moods.count("hangs") <= 1
+    ),
+)
+@settings(max_examples=150)
+def test_everybody_is_told_once_and_the_bounds_hold(steps: list[tuple[str, str, int]], moods: list[str]) -> None:
+    told: list[int] = []
+    puts = 0
+
+    async def body() -> None:
+        nonlocal puts
+        queue = a_queue(Moody(moods), max_entries=3, max_bytes=100)
+        deletions = []
+        for step, key, number in steps:
+            if step == "put":
+                queue.put(a_write(key, b"x" * number * 2), lambda _, me=puts: told.append(me))  # type: ignore[misc]
+                puts += 1
+            elif step == "discard":
+                queue.discard(key)
+            elif step == "delete":
+                deletions.append(asyncio.create_task(queue.delete([key])))
+            else:
+                await ticks(number)
+            assert len(queue) <= 3
+            assert queue.bytes <= 100
+        await queue.aclose(within=0.005)
+        await asyncio.gather(*deletions)
+        assert (len(queue), queue.bytes) == (0, 0)
+        assert all(queue.peek(key) is None for key in "abcdef")
+
+    asyncio.run(body())
+    assert sorted(told) == list(range(puts))

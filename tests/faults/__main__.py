@@ -1,0 +1,137 @@
+"""Plays every row several times, and writes what was measured into `docs/reliability.md`.
+
+python -m tests.faults [--runs 5] [--only TEXT] [--print]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tests.faults import network, processes, redis_states
+from tests.faults.proxy import FaultProxy
+from tests.faults.scenario import play
+from tests.faults.table import Case, Figures, Row, Stage
+from tests.servers import RedisServer, find_binaries
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
+BEGIN, END = "<!-- made by python -m tests.faults: begin -->", "<!-- made by python -m tests.faults: end -->"
+TABLES: dict[str, Sequence[Row]] = {
+    "The network, and the server at its other end": network.ROWS,
+    "The state of Redis": redis_states.ROWS,
+}
+"""Rows that `play` plays, by the heading that they stand under."""
+CASES: Sequence[Case] = processes.CASES
+LINE = "| fault | what clients see | ms added | µs, breaker open | invalidations | recovers by | within s | shown by |"
+CASE_LINE = "| fault | what clients see | invalidations | recovers by | measured | shown by |"
+
+
+def render(rows: Mapping[str, Sequence[tuple[Row, Sequence[Figures]]]], cases: Sequence[tuple[Case, str]]) -> str:
+    """The tables, as they stand between the two marks."""
+    lines = []
+    for title, measured in rows.items():
+        lines += [f"### {title}", "", *_head(LINE), *(line(row, runs) for row, runs in measured), ""]
+    if cases:
+        lines += ["### Processes and clients", "", *_head(CASE_LINE), *(case_line(*case) for case in cases)]
+    return "\n".join(lines).strip()
+
+
+def _head(line: str) -> tuple[str, str]:
+    return line, "|" + " --- |" * (line.count("|") - 1)
+
+
+def case_line(case: Case, figure: str) -> str:
+    """One row of the second kind."""
+    cells = (case.name, case.clients, case.receipts, case.recovery, figure, f"`{case.test}`")
+    return f"| {' | '.join(cells)} |"
+
+
+def line(row: Row, runs: Sequence[Figures]) -> str:
+    """One row of the table: medians and, behind a slash, what was highest."""
+    costs = [run.open_cost for run in runs if run.open_cost is not None]
+    cells = (
+        row.name,
+        row.clients,
+        _spread([max(run.added, 0.0) * 1000 for run in runs], ".0f"),
+        f"{statistics.median(costs) * 1e6:.0f}" if costs else "stays closed",
+        _receipts(runs),
+        row.recovery,
+        _spread([run.recovery for run in runs], ".2f"),
+        f"`{row.test}`",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    return f"{statistics.median(values):{form}} / {max(values):{form}}"
+
+
+def _receipts(runs: Sequence[Figures]) -> str:
+    durable, held = sum(run.durable for run in runs), sum(run.held for run in runs)
+    if not held:
+        return "durable"
+    return "held, then replayed" if not durable else f"{durable} durable, {held} held, then replayed"
+
+
+def measured(row: Row, runs: int) -> list[Figures]:
+    """What `runs` runs of `row` have measured, each before a Redis of its own."""
+    figures = []
+    for _ in range(runs):
+        with _own_redis() as server, FaultProxy(server.port) as proxy:
+            figures.append(asyncio.run(play(row, Stage(server, proxy))))
+    sys.stderr.write(line(row, figures) + "\n")
+    return figures
+
+
+def measured_case(case: Case) -> str:
+    """The figure of one run of `case`."""
+    with _own_redis() as server:
+        figure = case.play(server)
+    sys.stderr.write(case_line(case, figure) + "\n")
+    return figure
+
+
+@contextlib.contextmanager
+def _own_redis() -> Iterator[RedisServer]:
+    server = RedisServer(next(iter(find_binaries().values())))
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+def written_into(document: str, table: str) -> str:
+    """`document` with `table` between its marks."""
+    before, _, rest = document.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", default="", help="rows whose name has this in it; they are only printed")
+    parser.add_argument("--print", action="store_true", help="write the table to standard output alone")
+    told = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    rows = {
+        title: [(row, measured(row, told.runs)) for row in rows if told.only in row.name]
+        for title, rows in TABLES.items()
+    }
+    cases = [(case, measured_case(case)) for case in CASES if told.only in case.name]
+    table = render(rows, cases)
+    if told.print or told.only:
+        sys.stdout.write(table + "\n")
+    else:
+        DOCUMENT.write_text(written_into(DOCUMENT.read_text(encoding="utf-8"), table), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
