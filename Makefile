@@ -2,8 +2,9 @@
 #
 #   make test        the test suite
 #   make lint        ruff, mypy, import-linter
-#   make test-long   the suite with many more generated examples and interleavings, failovers, and a long soak
+#   make test-long   the suite with many more generated examples and interleavings, failovers, fuzzing, a long soak, chaos
 #   make fuzz        each parser of bytes from outside, fuzzed by coverage for SECONDS=60, or one: TARGETS=entry
+#   make chaos       workers, faults and invalidations for SECONDS=120, and their figures; SEED=7
 #   make demo        the airports example, shown at work; REDIS_URL=... uses Redis, KEEP=1 leaves it running
 #   make clean       removes what the above installed
 
@@ -11,14 +12,13 @@ PYTHON ?= python3
 VENV := .venv
 DEMO_VENV := .venv-demo
 ARGS ?=
-SECONDS ?= 60
 TARGETS ?= $$($(VENV)/bin/python -m tests.fuzz list)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Each target brings its own environment; one that is active, or a setting of its user, must not leak in.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: test test-long fuzz lint format demo clean
+.PHONY: test test-long fuzz chaos lint format demo clean
 .DEFAULT_GOAL := test
 
 test: $(VENV)/.test
@@ -28,8 +28,13 @@ test-long: $(VENV)/.fuzz
 	HYPOTHESIS_MAX_EXAMPLES=1000 TIERCACHE_SCHEDULES=20000 TIERCACHE_SOAK_READS=200000 \
 		$(VENV)/bin/python -m pytest -m "long or not long" $(ARGS)
 
+fuzz: SECONDS ?= 60
 fuzz: $(VENV)/.fuzz
 	for target in $(TARGETS); do $(VENV)/bin/python -m tests.fuzz $$target --seconds $(SECONDS) || exit 1; done
+
+chaos: SECONDS ?= 120
+chaos: $(VENV)/.test
+	$(VENV)/bin/python -m tests.chaos.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check

@@ -74,13 +74,17 @@ class Following:
         try:
             entry = flight.result()
         except Exception as error:
-            return self._fail_like(error)
+            return self._fail_like(error, begun=flight.stream is not None)
         if entry is not None and entry.ends <= 0 and has_failed(flight):
             return self._err_like(entry)
         return self._use(flight, entry)
 
-    async def _fail_like(self, error: Exception) -> bool:
-        """Raise what the leader's handler has raised, if nothing may stand in for it."""
+    async def _fail_like(self, error: Exception, *, begun: bool) -> bool:
+        """Raise what the leader's handler has raised, if nothing may stand in for it.
+
+        Not if its response had `begun`: that was no error but an answer, which broke off before this request had any of
+        it.
+        """
         exchange = self._exchange
         if isinstance(error, LateResponseError):
             if not await self._asking.stand_in(collapsed=True):
@@ -88,9 +92,11 @@ class Following:
             return True
         if exchange.route.runs_dependencies:
             return False  # what a dependency makes of the leader's request says nothing of this one
-        if not await self._asking.stand_in(collapsed=True):
-            raise error
-        return True
+        if await self._asking.stand_in(collapsed=True):
+            return True
+        if begun:
+            return False
+        raise error
 
     async def _err_like(self, error: Entry) -> bool:
         """Answer with the error that the leader was given, if nothing may stand in for it."""

@@ -147,6 +147,33 @@ def test_a_handler_that_fails_half_way_breaks_off_for_all_and_is_asked_again_by_
     run(test())
 
 
+def test_who_waits_for_the_whole_asks_the_handler_itself_where_that_fails_half_way() -> None:
+    """What had begun was an answer; the exception would be an error that nobody's handler gave for this request."""
+
+    async def test() -> None:
+        producer, (cache, _) = Producer(), _cache()
+        app = ours(producer, POLICY, cache)
+        leader = Exchange(app)
+        production = await producer.called()
+        await production.start()
+        await cache.invalidate("something else")
+        waiting = [Exchange(app) for _ in range(3)]
+        await turns()
+        production.order(LookupError("half way"))
+        with pytest.raises(LookupError, match="half way"):
+            await leader.reply()
+        for number in range(2, 5):  # each for itself, so that nobody waits for one failure after another
+            production = await producer.called(number)
+            await production.start(content=None)
+            await production.last(b"whole")
+        for each in waiting:
+            assert (await each.reply()).body == b"whole"
+        assert producer.calls == 4
+        assert is_idle(cache)
+
+    run(test())
+
+
 def test_a_handler_that_returns_without_an_end_breaks_off_for_all() -> None:
     async def test() -> None:
         producer, (cache, _) = Producer(), _cache()
