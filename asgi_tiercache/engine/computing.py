@@ -81,7 +81,7 @@ class Computing:
         """The value, one way or another."""
         engine, call = self._engine, self._call
         # Whoever leads a flight for what is not in memory has looked further down.
-        flight = None if call.key in call.place.bucket.held else engine.joinable(call.key)
+        flight = None if call.key in call.place.bucket.held else engine.joinable(call.key, call.canonical)
         found = None if flight is not None else await engine.fetch(call.place, call.key, call.canonical)
         if found is not None:
             hit = self._used(found)
@@ -90,7 +90,7 @@ class Computing:
         for _ in range(2):
             if engine.unshareable.holds(call.key, engine.clock.monotonic()):
                 break
-            flight = flight or engine.joinable(call.key)
+            flight = flight or engine.joinable(call.key, call.canonical)
             if flight is None:
                 hit = recall(engine, call, self._started)  # a fill may have landed since this call looked
                 return hit[0] if hit is not None else await self._lead()
@@ -200,7 +200,7 @@ class Computing:
 
     async def _lead(self) -> Any:
         engine, call = self._engine, self._call
-        made = _Made(engine.begin(call.key))
+        made = _Made(engine.begin(call.key, call.canonical))
 
         async def work(flight: Flight[Entry]) -> None:
             engine.variable.set(made.fill)

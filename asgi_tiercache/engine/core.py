@@ -136,9 +136,9 @@ class Engine:
         if outer is not None:
             outer.inherit(tags, stamp, fresh=fresh)
 
-    def begin(self, key: str) -> Fill:
-        """Stamp a fill, before anything is read for it (rule I2)."""
-        return Fill(self.invalidation.stamp(), key=key, begun=self.clock.monotonic())
+    def begin(self, key: str, asked: bytes = b"") -> Fill:
+        """Stamp a fill, before anything is read for it (rule I2); `asked` is what others who wait have to ask, too."""
+        return Fill(self.invalidation.stamp(), key=key, asked=asked, begun=self.clock.monotonic())
 
     def start(self, fill: Fill) -> None:
         """Stamp `fill` anew, whose handler is about to be called: another worker may have been waited for since."""
@@ -297,11 +297,17 @@ class Engine:
 
     # ---- one fill for all who want the same ----
 
-    def joinable(self, key: str) -> Flight[Entry] | None:
-        """The flight for `key` that is worth waiting for; one that takes for ever keeps nobody who comes later."""
+    def joinable(self, key: str, asked: bytes) -> Flight[Entry] | None:
+        """The flight for `key` that is worth waiting for; one that takes for ever keeps nobody who comes later.
+
+        Nor does one for another question, `asked` in canonical form: neither its time nor its failure is for whoever
+        merely shares the key.
+        """
         flight = self.fills.under_way(key)
         if flight is None or not isinstance(flight.owner, Fill):
             return flight
+        if flight.owner.asked and flight.owner.asked != asked:
+            return None
         return flight if self.clock.monotonic() - flight.owner.running_since < REFRESH_SECONDS else None
 
     async def once(

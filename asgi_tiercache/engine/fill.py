@@ -21,14 +21,16 @@ class Fill:
     Args:
         stamp: What was known of the log before anything was read (rule I2).
         key: What is being filled.
+        asked: What it answers, in canonical form: more than one question may share the key.
         begun: Monotonic clock at which somebody first waited for it.
     """
 
-    __slots__ = ("begun", "failed", "key", "refused", "running_since", "stamp", "tags", "ttl", "waits_for")
+    __slots__ = ("asked", "begun", "failed", "key", "refused", "running_since", "stamp", "tags", "ttl", "waits_for")
 
-    def __init__(self, stamp: Stamp, *, key: str = "", begun: float = 0.0) -> None:
+    def __init__(self, stamp: Stamp, *, key: str = "", asked: bytes = b"", begun: float = 0.0) -> None:
         self.stamp = stamp
         self.key = key
+        self.asked = asked
         self.begun = begun
         self.running_since = begun
         """Monotonic clock at which the handler was called: later, where another worker was waited for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -10,6 +10,7 @@ from asgi_tiercache.config import Policy
 from asgi_tiercache.http.conditional import CONDITIONS
 from asgi_tiercache.keys.cookies import chosen_cookies
 from asgi_tiercache.keys.escape import Digest, digest, encoded, endpoint, frame, qualified_name, sha256
+from asgi_tiercache.keys.forwarded import FORWARDED, forwarded_lines
 from asgi_tiercache.keys.host import normal_host
 from asgi_tiercache.keys.query import QueryForm
 from asgi_tiercache.types import Header
@@ -71,14 +72,25 @@ class Seen(NamedTuple):
 
 
 class RequestForm:
-    """Makes keys by one policy, namespace and hash function."""
+    """Makes keys by one policy, namespace and hash function.
 
-    def __init__(self, policy: Policy, *, namespace: str = "", digest: Digest = digest) -> None:
+    Args:
+        policy: What counts.
+        reaches: Whether the handler receives a header, named in lower case.
+        namespace: Begins every key, if given.
+        digest: Names the canonical request.
+    """
+
+    def __init__(
+        self, policy: Policy, *, reaches: Callable[[bytes], bool], namespace: str = "", digest: Digest = digest
+    ) -> None:
         self._policy = policy
         self._digest = digest
         self._prefix = f"{namespace}:api:response:" if namespace else "api:response:"
         self._query = QueryForm(policy)
         self._keyed = [name.encode() for name in keyed_headers(policy)]
+        self.forwarded = frozenset(name for name in FORWARDED.difference(self._keyed) if reaches(name))
+        """The fields that count as part of the URI: whatever of them reaches the handler."""
         self._options = _fingerprint(policy)
 
     def key(self, seen: Seen) -> RequestKey:
@@ -90,6 +102,7 @@ class RequestForm:
             query,
             # CORS middleware answers requests without an origin in another way, and does not say so in `Vary`.
             b"cross-origin" if any(name == b"origin" for name, _ in seen.headers) else b"",
+            self._forwarded(seen.headers),
             *self._lines(seen.headers),
             *self._cookies(seen.headers),
             seen.body_digest if self._policy.body else b"",
@@ -124,6 +137,10 @@ class RequestForm:
         """Each keyed header: all its lines, in order. Any of them may be a credential, so none stays readable."""
         for name in self._keyed:
             yield sha256(frame(*[value for sent, value in headers if sent == name]))
+
+    def _forwarded(self, headers: tuple[Header, ...]) -> bytes:
+        lines = forwarded_lines(headers, self.forwarded)
+        return sha256(frame(*lines)) if lines else b""
 
     def _cookies(self, headers: tuple[Header, ...]) -> Iterable[bytes]:
         lines = [value for name, value in headers if name == b"cookie"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from typing import NamedTuple, TypeAlias
 
 from starlette.types import Scope
@@ -12,6 +13,7 @@ from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.keys.credentials import OpenCredentials
 from asgi_tiercache.keys.escape import Digest, digest, encoded, qualified_name
 from asgi_tiercache.keys.form import SELECTIVE, RequestForm, RequestKey, Seen, keyed_headers, user_hash
+from asgi_tiercache.keys.forwarded import RETARGETING
 from asgi_tiercache.keys.withhold import Withholding
 from asgi_tiercache.types import Header
 
@@ -32,8 +34,8 @@ class Pass(NamedTuple):
     """The request passes by the cache."""
 
     reason: str
-    """`"host"` (sent twice), `"body"`, `"authorization"`, `"cookie"`, `"session"`, `"user"`, `"auth"`,
-    `"user-callable"`, `"key-callable"`, `"if-match"` or `"if-unmodified-since"`."""
+    """`"host"` (sent twice), `"body"`, `"session"`, `"user"`, `"auth"`, `"tls"`, `"user-callable"`, `"key-callable"`,
+    or a header: a credential, a condition that no cache evaluates, or one that makes another request of this."""
 
 
 class RequestKeys:
@@ -42,23 +44,27 @@ class RequestKeys:
     Args:
         policy: What counts, what is ignored, what may not be cached.
         namespace: Begins every key, if given.
+        credentials: Headers, named in lower case, that the route reads credentials from.
         digest: Names the canonical request; not trusted to keep two of them apart.
 
     Raises:
         ConfigError: `user=` or `key=` is a coroutine function.
     """
 
-    def __init__(self, policy: Policy, *, namespace: str = "", digest: Digest = digest) -> None:
+    def __init__(
+        self, policy: Policy, *, namespace: str = "", credentials: Collection[str] = (), digest: Digest = digest
+    ) -> None:
         _refuse_coroutines(policy)
-        self._form = RequestForm(policy, namespace=namespace, digest=digest)
-        self._credentials = OpenCredentials(policy)
         self._withholding = Withholding(policy)
+        self._form = RequestForm(policy, reaches=self._withholding.reaches, namespace=namespace, digest=digest)
+        self._credentials = OpenCredentials(policy, credentials)
         self._keyed = keyed_headers(policy)
         self._keys_origin = "origin" in self._keyed
         self._user = policy.user
         self._key = policy.key
         self._refusals = _refusals(policy, self._credentials)
-        self._watched = _watched(policy).union(self._refusals)
+        self._refusals |= {name: Pass(name.decode()) for name in RETARGETING if self.varies(name.decode())}
+        self._watched = _watched(policy).union(self._refusals, self._form.forwarded)
         self._guards_scope = policy.mode == "explicit" and bool(self._credentials.scope)
         self._memo: dict[_Fingerprint, RequestKey] = {}
         self._memo_bytes = 0
@@ -74,20 +80,20 @@ class RequestKeys:
         """
         host: bytes | None = None
         found: list[Header] = []
-        watched = self._watched
+        watched, refusals = self._watched, self._refusals
         for name, value in scope["headers"]:
             if name in watched:
                 if host is None and name == b"host":
                     host = value
+                elif name in refusals and not (name == b"content-length" and value == b"0"):
+                    return refusals[name]
                 elif name in SELECTIVE or (name == b"origin" and not self._keys_origin):
                     found.append((name, b""))  # that there is one is all that counts
                 else:
                     found.append((name, value))
-        if found and (refused := self._refused(found)):
-            return refused
         if (
             self._guards_scope
-            and ("session" in scope or "user" in scope or "auth" in scope)
+            and ("session" in scope or "user" in scope or "auth" in scope or "tls" in (scope.get("extensions") or ()))
             and (credential := self._credentials.in_scope(scope))
         ):
             return Pass(credential)
@@ -117,24 +123,22 @@ class RequestKeys:
         """A copy of `scope` for the fill of `key`: without conditions and ranges, nor what the policy keeps back."""
         return self._withholding.reduced(scope, key.query)
 
+    @property
+    def credentials(self) -> frozenset[bytes]:
+        """The headers that `credentialed` looks for."""
+        return self._credentials.headers
+
     def credentialed(self, scope: Scope) -> bool:
         """Whether the request has a credential that only the response's own word makes shareable.
 
-        In HTTP mode `Authorization`, `Cookie` and what the scope says of the user count, by the RFC (9111,
-        section 3.5) `Authorization` alone; never what the policy keys or ignores.
+        In HTTP mode `Authorization`, `Cookie`, other headers that say who asks, and what the scope says of the user
+        count, by the RFC (9111, section 3.5) `Authorization` alone; never what the policy keys or ignores.
         """
         return self._credentials.anywhere(scope)
 
     def varies(self, name: str) -> bool:
         """Whether the request field `name`, in lower case, can tell two requests of one key apart to the handler."""
         return name not in self._keyed and self._withholding.reaches(name.encode("latin-1"))
-
-    def _refused(self, found: list[Header]) -> Pass | None:
-        for name, value in found:
-            refusal = self._refusals.get(name)
-            if refusal is not None and not (name == b"content-length" and value == b"0"):
-                return refusal
-        return None
 
     def _made(self, fingerprint: _Fingerprint) -> RequestKey:
         seen = Seen(*fingerprint)

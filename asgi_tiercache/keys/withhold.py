@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.types import Scope
@@ -26,7 +27,8 @@ class Withholding:
     """Reduces a scope to what a policy keys or lets through."""
 
     def __init__(self, policy: Policy) -> None:
-        self._strict = policy.strict
+        # Where dependencies run on every request, the handler sees it as it came.
+        self._strict = policy.strict and policy.dependencies != "always"
         self._cookies = policy.cookies
         self._ignored = policy.ignore
         # A fill wants the whole response, whatever part of it or proof of change this client asked for.
@@ -50,6 +52,8 @@ class Withholding:
         for name in self._ignored:
             if name in _NOBODY and name in scope:
                 reduced[name] = _NOBODY[name]()
+        if "tls" in self._ignored and scope.get("extensions"):
+            reduced["extensions"] = _without_certificate(scope["extensions"])
         return reduced
 
     def reaches(self, name: bytes) -> bool:
@@ -69,3 +73,11 @@ class Withholding:
             if line := cookie_line(chosen_cookies(sent, self._cookies)):
                 lines.append((b"cookie", line))
         return lines
+
+
+def _without_certificate(extensions: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, but for the client's certificate."""
+    tls = extensions.get("tls")
+    if not tls:
+        return dict(extensions)
+    return {**extensions, "tls": {**tls, "client_cert_chain": (), "client_cert_name": None, "client_cert_error": None}}

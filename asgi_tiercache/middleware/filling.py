@@ -51,7 +51,7 @@ class Filling:
                 entry = self._recalled()
                 if entry is not None:
                     return await exchange.answer(entry, "L1")  # a fill has landed since this request looked
-                flight = engine.joinable(exchange.fill_key)
+                flight = engine.joinable(exchange.fill_key, exchange.request.key.canonical)
             if flight is None:
                 return await Leading(exchange, self._asking).lead()
             if not engine.may_wait(flight):

@@ -36,7 +36,7 @@ class Leading:
     async def lead(self) -> None:
         exchange, engine, asking = self._exchange, self._exchange.engine, self._asking
         policy, scope = exchange.route.policy, exchange.handler_scope()
-        fill = engine.begin(exchange.fill_key)
+        fill = engine.begin(exchange.fill_key, exchange.request.key.canonical)
         response = ResponseFill(
             engine,
             fill,

@@ -14,8 +14,6 @@ from asgi_tiercache.keys.request import RequestKey
 from asgi_tiercache.middleware.route import Route
 from asgi_tiercache.types import MARKER, Entry, Flag
 
-_SPEAKING = frozenset({b"authorization", b"cookie", b"cache-control", b"pragma"})
-
 
 class Demands(NamedTuple):
     """What a request in HTTP mode demands of a stored response."""
@@ -65,10 +63,11 @@ def part_of(key: RequestKey) -> RequestKey:
 def demands_of(route: Route, scope: Scope) -> Demands:
     """What the request in `scope`, in HTTP mode, demands."""
     for name, _ in scope["headers"]:
-        if name in _SPEAKING:
+        if name in route.speaking:
             break
     else:
-        if "user" not in scope and "session" not in scope and "auth" not in scope:
+        tls = "tls" in (scope.get("extensions") or ())
+        if not (tls or "user" in scope or "session" in scope or "auth" in scope):
             return NO_DEMANDS
     directives = RequestDirectives.parse(scope["headers"]) if route.honours_requests else NO_DIRECTIVES
     return Demands(route.keys.credentialed(scope), directives)

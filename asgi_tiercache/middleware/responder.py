@@ -58,7 +58,7 @@ class Responder(Exchange):
         """The fill of what this request asks for, which has no wishes of its own: whoever leads it has looked."""
         if self.request.demands is not NO_DEMANDS or self.fill_key in self.route.bucket.held:
             return None
-        return self.engine.joinable(self.fill_key)
+        return self.engine.joinable(self.fill_key, self.request.key.canonical)
 
     def _find(self) -> Awaitable[Found | None]:
         """What is stored that may answer."""

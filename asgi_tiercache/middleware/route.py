@@ -19,7 +19,8 @@ logger = logging.getLogger("asgi_tiercache")
 IDLE_AFTER = 4
 REPORTED = 16
 WATCHED_REQUESTS = 100
-_CREDENTIALS = ("authorization", "cookie", "session", "user", "auth")
+_CREDENTIALS = ("authorization", "cookie", "session", "user", "auth", "tls")
+_DIRECTING = frozenset({b"cache-control", b"pragma"})
 _STATING = frozenset({b"cache-control", b"cdn-cache-control", b"expires"})
 _VALIDATORS = frozenset({b"etag", b"last-modified"})
 _ADVICE = "key it (vary_on=, cookies=, user=) or declare it irrelevant (ignore=)"
@@ -44,7 +45,9 @@ class Route:
             # The dependencies see the real request on hits, too: a credential is theirs to judge.
             mine = (*policy.vary_on, *(("cookie",) if policy.cookies else ()))
             keyed = policy.but(ignore=(*policy.ignore, *(name for name in _CREDENTIALS if name not in mine)))
-        self.keys = RequestKeys(keyed, namespace=namespace)
+        self.keys = RequestKeys(keyed, namespace=namespace, credentials=target.credentials)
+        self.speaking = _DIRECTING | self.keys.credentials
+        """The request fields without any of which a request in HTTP mode demands nothing."""
         self.bucket = engine.memory.bucket(policy.region)
         self.place = Place(self.bucket, policy)
         self.variants = Variants(engine, self.place, self.keys.varies)
@@ -179,6 +182,7 @@ class Route:
             return
         if 2 * sum(self._passed.values()) > self._seen:
             reason = max(self._passed, key=self._passed.__getitem__)
-            advice = _ADVICE if reason in _CREDENTIALS else "see the reason in Cache-Status"
+            known = reason in _CREDENTIALS or reason.encode() in self.keys.credentials
+            advice = _ADVICE if known else "see the reason in Cache-Status"
             logger.warning("most requests of route %r pass by uncached because of %r: %s", self.name, reason, advice)
         self._passed = None

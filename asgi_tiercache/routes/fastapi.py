@@ -42,6 +42,12 @@ def inputs(dependant: Dependant) -> Iterator[Input]:
         yield from _declared(part)
 
 
+def credential_headers(dependant: Dependant) -> frozenset[str]:
+    """The headers, in lower case, that security dependencies in the tree read; only such as a request can have."""
+    read = (part.name for part in inputs(dependant) if part.credential and part.kind == "header")
+    return frozenset(name for name in read if name.isascii())
+
+
 def taken(dependant: Dependant) -> Iterator[Dependant]:
     """The dependencies whose value the endpoint takes as a parameter, not those that merely run before it."""
     return (part for part in dependant.dependencies if part.name is not None)

@@ -11,7 +11,7 @@ from starlette.routing import Router
 
 from asgi_tiercache.config import METHODS, Policy
 from asgi_tiercache.errors import ConfigError
-from asgi_tiercache.routes import checks
+from asgi_tiercache.routes import checks, fastapi
 from asgi_tiercache.routes.patterns import Keys, Rule, normal_form, route_path
 from asgi_tiercache.routes.tree import Leaf, Tree, build, unknown_leaf, with_head
 
@@ -40,6 +40,8 @@ class Target:
     takes_head: bool = False
     """Whether a route is known that takes HEAD where its methods say so."""
     dependant: object | None = field(default=None, repr=False)
+    credentials: frozenset[str] = frozenset()
+    """The headers, in lower case, that the route declares to read credentials from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,7 @@ class RouteTable:
                 named=rule is not None,
                 takes_head=leaf is not None and (not leaf.opaque or leaf.methods is not None),
                 dependant=leaf.dependant if leaf else None,
+                credentials=fastapi.credential_headers(leaf.dependant) if leaf and leaf.dependant else frozenset(),
             )
             self._targets[leaf, rule, policy is None] = target
         return target

@@ -65,7 +65,7 @@ UNKEYED: list[Line] = [
     (b"x-forwarded-host", b"evil.example"),
     (b"x-original-url", b"/admin"),
     (b"forwarded", b"for=1"),
-    (b"x-api-key", b"k"),
+    (b"x-tenant-key", b"k"),
     (b"acceptable", b"1"),
 ]
 PASS_SET: list[Line] = [
@@ -87,7 +87,8 @@ def test_strict_withholds_every_header_that_is_neither_keyed_nor_harmless() -> N
 
 @pytest.mark.parametrize("policy", [PLAIN.but(strict=False), Policy.http()], ids=["lax", "http"])
 def test_without_strict_other_headers_reach_the_handler(policy: Policy) -> None:
-    assert names(filled(policy, http_scope(headers=UNKEYED))) >= {name for name, _ in UNKEYED}
+    lines = [(name, value) for name, value in UNKEYED if name != b"x-original-url"]  # with which a request passes by
+    assert names(filled(policy, http_scope(headers=lines))) >= {name for name, _ in lines}
 
 
 def test_what_tells_how_to_read_a_body_stays_with_a_keyed_body_only() -> None:
