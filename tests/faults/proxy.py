@@ -130,6 +130,11 @@ class FaultProxy:
 
     async def _refuse(self) -> None:
         if self._server is not None:
+            # What is being accepted first: asyncio would leave it open if the server were closed under it.
+            for listener in self._server.sockets:
+                self._loop.remove_reader(listener.fileno())
+            for _ in range(3):
+                await asyncio.sleep(0)
             self._server.close()
             self._server = None
         await self._reset()
