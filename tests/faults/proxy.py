@@ -130,6 +130,11 @@ class FaultProxy:
 
     async def _refuse(self) -> None:
         if self._server is not None:
+            # What is being accepted first: asyncio would leave it open if the server were closed under it.
+            for listener in self._server.sockets:
+                self._loop.remove_reader(listener.fileno())
+            for _ in range(3):
+                await asyncio.sleep(0)
             self._server.close()
             self._server = None
         await self._reset()
@@ -145,12 +150,20 @@ class FaultProxy:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        for pipe in self._pipes:  # whose task was cancelled before it began
+            pipe.reset()
+        await asyncio.sleep(0)
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         pipe = _Pipe(reader, writer)
         pipe.befall(self._fault if self._fault is None or self._fault.on != "open" else None)
         self._pipes.add(pipe)
+        if self._server is None:  # refused since
+            pipe.reset()
+        pipe.task = asyncio.create_task(self._run(pipe))
+
+    async def _run(self, pipe: _Pipe) -> None:
         try:
             await pipe.run(self.upstream)
         finally:
@@ -162,6 +175,7 @@ class _Pipe:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.ended = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
         self._reader = reader
         self._writer = writer
         self._fault: Fault | None = None
