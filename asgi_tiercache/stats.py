@@ -23,7 +23,8 @@ MAX_ROUTES = 1_000
 MAX_REASONS = 64
 """Distinct names in any other count."""
 MAX_NAME = 80
-"""Characters in a name that is counted by itself; what is longer is free text, such as an error's message."""
+"""Characters in a name that is counted by itself; what is longer, or not printable, is free text, such as an error's
+message."""
 OTHER = "(other)"
 """Where everything beyond these bounds is counted."""
 
@@ -90,13 +91,13 @@ class Histogram:
 
 
 class Tally(dict[str, int]):
-    """Counts by name, for at most `MAX_REASONS` names; further ones and overlong ones count under `OTHER`."""
+    """Counts by name, for at most `MAX_REASONS` names; further ones and free text count under `OTHER`."""
 
     __slots__ = ()
 
     def add(self, name: str, count: int = 1) -> None:
         """Count `name`, `count` times."""
-        if name not in self and (len(self) >= MAX_REASONS or len(name) > MAX_NAME):
+        if name not in self and (len(self) >= MAX_REASONS or len(name) > MAX_NAME or not name.isprintable()):
             name = OTHER
         self[name] = self.get(name, 0) + count
 

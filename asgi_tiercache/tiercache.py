@@ -34,7 +34,7 @@ from asgi_tiercache.invalidation.redislog import RedisLog
 from asgi_tiercache.invalidation.service import Invalidation
 from asgi_tiercache.keys.escape import frame
 from asgi_tiercache.keys.template import literal_tag
-from asgi_tiercache.logs import FailureLog
+from asgi_tiercache.logs import ONE_LINE_EACH, FailureLog
 from asgi_tiercache.outbox import Outboxes
 from asgi_tiercache.purging import Purger, Purging
 from asgi_tiercache.signals import Signals
@@ -129,6 +129,7 @@ class TierCache(Purging):
         super().__init__(purger, self.engine.invalidation, events)
         self._stats = Stats(self._regions)
         self._stats.listen_to(self.engine.signals)
+        logger.addFilter(ONE_LINE_EACH)
         self.engine.signals.subscribe(FailureLog(), *FailureLog.KINDS)
         self._place = Place(self.engine.memory.bucket(_DIRECT.region), _DIRECT)
         self._codec = codec_for(Any, where="cache.set")

@@ -53,10 +53,11 @@ MARKER = 1
 FAILURE = 2
 """The `status` of entries that are no responses: what a function has returned; the marker of a `Vary`; what a function
 has raised."""
-
-
-MARKER = 1
-"""The `status` of an entry that only names the fields of a `Vary`."""
+VALUES = frozenset({VALUE, FAILURE})
+PART = frozenset({206})
+WHOLE = frozenset(range(200, 600)) - {206, 304}
+"""What may be stored under the key of a function's value; of a part of a response; of a whole response."""
+EVERY_KIND = VALUES | {MARKER} | PART | WHOLE
 
 
 class Flag(enum.IntFlag):

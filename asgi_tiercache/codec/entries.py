@@ -20,13 +20,16 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
 from xxhash import xxh64_digest
 
 from asgi_tiercache.errors import CodecError
-from asgi_tiercache.types import Entry, Flag, Header, Stamp
+from asgi_tiercache.http.fields import well_formed
+from asgi_tiercache.http.vary import MAX_NAMES
+from asgi_tiercache.types import EVERY_KIND, MARKER, Entry, Flag, Header, Stamp
 
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of the longest body that is written, and of the longest that is read unless the reader says otherwise."""
@@ -34,6 +37,8 @@ MAX_TEXTS = 64 * 1024
 """Bytes that epoch, tags and the names of `vary` may take, with one between them."""
 MAX_LINES = 256 * 1024
 """Bytes that the field lines may take, with one after each name and each value."""
+MAX_FIELDS = 1_000
+"""Field lines; each costs far more in memory than its bytes."""
 MAX_TAGS = 128 + 384
 """Tags on one entry: 128 given ones and the implicit ones (key, path, route, user, beginnings of keys), its own and
 those of the values that it was made from."""
@@ -54,6 +59,9 @@ _EPOCH = re.compile(rb"[0-9A-Za-z_-]{0,64}")
 
 # `Flag(n)` costs more than all the other numbers; a deflated body is told by the compression code alone.
 _FLAGS = {n: Flag(n) for n in range(sum(Flag) + 1) if not n & Flag.COMPRESSED}
+
+
+_NO_CONTENT = 204
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,9 @@ def stamp_of(head: bytes) -> Stamp | None:
 def _encode(entry: Entry, compress: bool) -> bytes:
     texts = _write_texts(entry)
     fields = _write_lines(entry.headers)
+    lines = [name for name, _ in entry.headers], [value for _, value in entry.headers]
+    _check_lines(entry.status, *lines, len(entry.body))
+    _check_vary(entry.vary)
     small = _deflated(entry) if compress else None
     compression, body = (_PLAIN, entry.body) if small is None else (_DEFLATE, small)
     times = entry.created, entry.lifetime, entry.stale_while_revalidate, entry.stale_if_error, entry.retention
@@ -151,6 +162,10 @@ def _decode(data: bytes, max_body: int) -> Entry:
     epoch, *names = _read_texts(data[_HEAD.size : canonical_at])
     if len(names) < tags:
         raise _BrokenError("malformed texts")
+    vary = tuple(names[tags:])
+    _check_vary(vary)
+    lines, values = _read_lines(data[fields_at:body_at])
+    _check_lines(status, lines, values, plain)
     return Entry(
         Stamp(epoch, position),
         created,
@@ -158,9 +173,9 @@ def _decode(data: bytes, max_body: int) -> Entry:
         data[canonical_at:fields_at],
         tuple(names[:tags]),
         status,
-        _read_lines(data[fields_at:body_at]),
+        tuple(zip(lines, values, strict=True)),
         data[body_at:] if compression == _PLAIN else _inflated(data[body_at:], plain),
-        tuple(names[tags:]),
+        vary,
         _FLAGS[flags],
         *past,
     )
@@ -180,7 +195,7 @@ def _check_numbers(
     """Check what an entry says of itself; `tags` is their number."""
     if flags not in _FLAGS:
         raise _BrokenError("unknown flags")
-    if not (100 <= status <= 999 or status in (0, 1, 2)):
+    if status not in EVERY_KIND:
         raise _BrokenError("impossible status")
     if not 0 <= position < 2**63:
         raise _BrokenError("impossible stamp")
@@ -209,6 +224,46 @@ def _check_bounds(compression: int, texts: int, fields: int, body: int, plain: i
         raise _BrokenError("wrong length")
 
 
+def _check_lines(status: int, names: Sequence[bytes], values: Sequence[bytes], length: int) -> None:
+    """Check that an answer with these field lines and a body of `length` bytes is one answer, whoever writes it.
+
+    What says another length would leave the rest of the body, or of the next answer, to be misread.
+    """
+    if length and status == _NO_CONTENT:
+        raise _BrokenError("wrong content length")
+    if not names:
+        return
+    if len(names) > MAX_FIELDS:
+        raise _BrokenError("too many field lines")
+    if not well_formed(names, values) or b"transfer-encoding" in names:
+        raise _BrokenError("malformed field lines")
+    if b"content-length" in names:
+        digits = b"%d" % length
+        if values[names.index(b"content-length")] != digits or names.count(b"content-length") > 1:
+            _check_lengths(
+                [value for name, value in zip(names, values, strict=True) if name == b"content-length"], digits
+            )
+    if status == MARKER and not all(map(bytes.isascii, values)):  # they become parts of keys
+        raise _BrokenError("malformed marker")
+
+
+def _check_lengths(values: Sequence[bytes], digits: bytes) -> None:
+    for value in values:
+        given = value.strip(b" \t")
+        if not given.isdigit() or given.lstrip(b"0") != digits.lstrip(b"0"):
+            raise _BrokenError("wrong content length")
+
+
+def _check_vary(vary: tuple[str, ...]) -> None:
+    if vary and (len(vary) > MAX_NAMES or not all(map(str.isascii, vary))):
+        raise _BrokenError("malformed vary")
+
+
+def _is_length(value: bytes, length: int) -> bool:
+    digits = value.strip(b" \t")
+    return digits.isdigit() and digits.lstrip(b"0") == (b"%d" % length).lstrip(b"0")
+
+
 def _write_texts(entry: Entry) -> bytes:
     names = (entry.stamp.epoch, *entry.tags, *entry.vary)
     try:
@@ -234,12 +289,12 @@ def _write_lines(headers: tuple[Header, ...]) -> bytes:
     return fields
 
 
-def _read_lines(fields: bytes) -> tuple[Header, ...]:
+def _read_lines(fields: bytes) -> tuple[list[bytes], list[bytes]]:
+    """The names and the values of field lines."""
     parts = fields.split(b"\0")
     if parts.pop() or len(parts) % 2:  # nothing follows the last NUL
         raise _BrokenError("malformed field lines")
-    each = iter(parts)
-    return tuple(zip(each, each, strict=True))
+    return parts[::2], parts[1::2]
 
 
 def _deflated(entry: Entry) -> bytes | None:

@@ -17,7 +17,7 @@ from asgi_tiercache.invalidation.knowledge import Verdict
 from asgi_tiercache.signals import Answered, EntryRejected, Refreshed
 from asgi_tiercache.stampede import Flight
 from asgi_tiercache.tiers.leases import WITHOUT, Lease
-from asgi_tiercache.types import Entry
+from asgi_tiercache.types import VALUES, Entry
 
 logger = logging.getLogger("asgi_tiercache")
 
@@ -82,7 +82,7 @@ class Computing:
         engine, call = self._engine, self._call
         # Whoever leads a flight for what is not in memory has looked further down.
         flight = None if call.key in call.place.bucket.held else engine.joinable(call.key, call.canonical)
-        found = None if flight is not None else await engine.fetch(call.place, call.key, call.canonical)
+        found = None if flight is not None else await engine.fetch(call.place, call.key, call.canonical, VALUES)
         if found is not None:
             hit = self._used(found)
             if hit is not None:
@@ -219,7 +219,7 @@ class Computing:
         engine, call = self._engine, self._call
         stale = self._stale if self._stale is not None and _may_stand_in(engine, self._stale.entry) else None
         make = partial(self._make, made, flight)
-        look = partial(engine.look_below, call.place, call.key, call.canonical, suits=self._suits)
+        look = partial(engine.look_below, call.place, call.key, call.canonical, VALUES, suits=self._suits)
         found = await engine.once(call.place, call.key, make, look=look, stale=stale)
         if found is not None and found is stale:  # it waited long enough
             made.fill.failed = True
@@ -299,7 +299,9 @@ class Computing:
         engine.variable.set(made.fill)
         make = partial(self._make, made, flight)
         try:
-            renewal = await engine.renew(call.place, call.key, call.canonical, held, make, suits=self._suits)
+            renewal = await engine.renew(
+                call.place, call.key, call.canonical, held, make, kinds=VALUES, suits=self._suits
+            )
         except Exception:
             logger.exception("%s failed while its stale value was being made anew", call.name)
             return "failed"

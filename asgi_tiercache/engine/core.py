@@ -22,19 +22,21 @@ from asgi_tiercache.errors import CodecError, NoFillError
 from asgi_tiercache.invalidation.knowledge import Verdict
 from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.invalidation.service import Invalidation
-from asgi_tiercache.signals import Signals, WriteDropped
+from asgi_tiercache.signals import EntryRejected, Signals, WriteDropped
 from asgi_tiercache.stampede import Flight, Flights, SharedReads, Unshareable
 from asgi_tiercache.tiers.leases import NO_LEASES, WITHOUT, Busy, Ended, Lease, Leases
 from asgi_tiercache.tiers.loops import first
 from asgi_tiercache.tiers.memory import Bucket, Memory
 from asgi_tiercache.tiers.stack import Stack
 from asgi_tiercache.tiers.writes import Told
-from asgi_tiercache.types import MARKER, Clock, Entry, Stamp
+from asgi_tiercache.types import EVERY_KIND, MARKER, Clock, Entry, Stamp
 
 T = TypeVar("T")
 
 REFRESH_SECONDS = 60.0
 """Seconds that a fill may take for which nobody waits; and after which nobody joins one any more."""
+MAX_SKEW = 3_600.0
+"""Seconds that another machine's wall clock may be ahead of this one's; what is dated later would never grow old."""
 LEASE_SECONDS = 3.0
 """Seconds for which a worker that has died keeps the others from filling."""
 
@@ -182,11 +184,17 @@ class Engine:
         trust = await self.invalidation.confirm()
         return Trust.LAPSED if trust is Trust.UNVERIFIED and policy.unverified == "bypass" else trust
 
-    async def fetch(self, place: Place, key: str, canonical: bytes) -> Found | None:
+    async def fetch(self, place: Place, key: str, canonical: bytes, kinds: frozenset[int] = EVERY_KIND) -> Found | None:
         """The entry in L1, asking the log about it where need be, or in a lower tier; valid in each case.
 
         One that is not to be used as it is, being stale or past its freshness, is returned only where no tier has a
         better one: another worker may have made it anew.
+
+        Args:
+            place: Whose it is.
+            key: Where it is looked for.
+            canonical: What it has to answer.
+            kinds: Every `status` that it may have.
         """
         found = None
         if key in place.bucket.held:  # most who ask have looked, and found nothing; a miss costs more than this
@@ -200,7 +208,7 @@ class Engine:
             now = self.clock.monotonic()
             if found.usable(now) or found.early(now):  # who renews it looks below; nobody waits for that
                 return found
-        read = await self.reads.read(key, self._read, stack, place, key, canonical)
+        read = await self.reads.read(key, self._read, stack, place, key, canonical, kinds)
         # A read may be shared by requests that arrived while it was under way, so each judges what it gets (I6).
         if (
             read is not None
@@ -225,6 +233,7 @@ class Engine:
         place: Place,
         key: str,
         canonical: bytes,
+        kinds: frozenset[int] = EVERY_KIND,
         *,
         newer_than: Entry | None = None,
         suits: Callable[[Entry], bool] | None = None,
@@ -235,14 +244,17 @@ class Engine:
             place: Whose it is.
             key: Where it is looked for.
             canonical: What it has to answer.
+            kinds: Every `status` that it may have.
             newer_than: What is at hand already.
             suits: Says of an entry whether the caller can use it.
         """
         stack, kept = self.stack, self._kept
         located = None if stack is None else await stack.get(key)
-        if located is None or located[0].canonical != canonical:
+        if located is None:
             return None
         entry, tier = located
+        if not self._answers(entry, tier, canonical, kinds):
+            return None
         older = newer_than is not None and entry.created <= newer_than.created
         if older or not (suits is None or suits(entry)) or not self._timed(entry, place):
             return None
@@ -269,12 +281,16 @@ class Engine:
             return None
         return found._replace(stale=True) if verdict is Verdict.STALE else found
 
-    async def _read(self, alone: bool, stack: Stack, place: Place, key: str, canonical: bytes) -> Found | None:
+    async def _read(
+        self, alone: bool, stack: Stack, place: Place, key: str, canonical: bytes, kinds: frozenset[int]
+    ) -> Found | None:
         kept = self._kept
         located = await stack.get(key, alone=alone)
-        if located is None or located[0].canonical != canonical:
+        if located is None:
             return None
         entry, tier = located
+        if not self._answers(entry, tier, canonical, kinds):
+            return None
         if not self._timed(entry, place):
             return None
         current = self.invalidation.judge_here(entry) is Verdict.FRESH
@@ -294,6 +310,19 @@ class Engine:
         else:
             self._admit(place.bucket, key, entry)
         return Found(entry, tier)
+
+    def _answers(self, entry: Entry, tier: str, canonical: bytes, kinds: frozenset[int]) -> bool:
+        """Whether what was found in a lower tier can be what was asked for; anybody may have put it there."""
+        if entry.canonical != canonical:
+            reason = "another request's"
+        elif entry.status not in kinds:
+            reason = "another kind"
+        elif entry.created - self.clock.time() > MAX_SKEW:
+            reason = "dated ahead"
+        else:
+            return True
+        self.signals.emit(EntryRejected(tier, reason))
+        return False
 
     # ---- one fill for all who want the same ----
 
@@ -422,15 +451,16 @@ class Engine:
         held: Entry,
         work: Callable[[Lease], Awaitable[Found | None]],
         *,
+        kinds: frozenset[int] = EVERY_KIND,
         suits: Callable[[Entry], bool] | None = None,
     ) -> Renewal:
         """Make `held` anew by `work`, unless another worker has done so, or is about to: nobody waits for that.
 
-        The arguments are those of `once`.
+        The arguments are those of `once` and of `look_below`.
         """
         if self.leases is NO_LEASES or not place.policy.lock:
             return "nothing" if await work(WITHOUT) is None else "stored"
-        if await self.look_below(place, key, canonical, newer_than=held, suits=suits) is not None:
+        if await self.look_below(place, key, canonical, kinds, newer_than=held, suits=suits) is not None:
             return "found"
         lease = await self.leases.acquire(key, LEASE_SECONDS)
         if isinstance(lease, Busy):

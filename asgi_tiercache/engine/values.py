@@ -12,7 +12,7 @@ from asgi_tiercache.engine.tags import MAX_TAGS
 from asgi_tiercache.errors import CodecError
 from asgi_tiercache.http.reuse import Use
 from asgi_tiercache.invalidation.lease import Trust
-from asgi_tiercache.types import Stamp
+from asgi_tiercache.types import VALUES, Stamp
 
 
 class Values:
@@ -72,7 +72,7 @@ class Values:
     async def _fresh(self, call: Call, started: float) -> tuple[Any] | None:
         """What is stored further down; nothing stale, for there is nobody here who could make it anew."""
         engine = self._engine
-        found = await engine.fetch(call.place, call.key, call.canonical)
+        found = await engine.fetch(call.place, call.key, call.canonical, VALUES)
         if found is None or use_of(engine, found) is not Use.FRESH:
             return None
         return loaded(engine, call, found, started)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from asgi_tiercache.types import Header
 
@@ -24,6 +25,11 @@ _OF_THE_PROXY = frozenset({b"proxy-authenticate", b"proxy-authentication-info", 
 _NEVER_STORED = _HOP_BY_HOP | _OF_THE_PROXY | {b"age"}
 _FRESHNESS = frozenset({b"cache-control", b"expires", b"pragma"})
 
+OCTETS = (bytes, bytearray, memoryview)
+"""What servers take for a byte string."""
+_TOKEN_BYTES = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+_CONTROLS = bytes({*range(32), 127} - set(b"\t"))
+
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _LONG_DAY = "(?:Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday)"
@@ -42,6 +48,29 @@ def values(headers: Iterable[Header], name: bytes) -> list[bytes]:
     """The values of all field lines called `name` (lower case), without blanks around them (RFC 9110, section 5.5)."""
     size = len(name)  # comparing lengths first spares a lower-cased copy of nearly every other name
     return [value.strip(b" \t") for key, value in headers if len(key) == size and key.lower() == name]
+
+
+def octets_of(lines: Any) -> tuple[Header, ...] | None:
+    """`lines` as field lines, names in lower case; None where they are none, as in a message that is none of ASGI."""
+    try:
+        pairs = [(name, value) for name, value in lines]
+    except (TypeError, ValueError):
+        return None
+    if not all(isinstance(name, OCTETS) and isinstance(value, OCTETS) for name, value in pairs):
+        return None
+    return tuple([(bytes(name).lower(), bytes(value)) for name, value in pairs])
+
+
+def well_formed(names: Sequence[bytes], values: Sequence[bytes]) -> bool:
+    """Whether field lines with these names, in lower case, and values can stand in a header block as they are.
+
+    A name is a token, and a value has no control character but tabs (RFC 9110, sections 5.1 and 5.5): some servers
+    write what they are given, and a line end would begin a line, or a response, that nobody meant.
+    """
+    if b"" in names or b"".join(names).translate(None, _TOKEN_BYTES):
+        return False
+    text = b"".join(values)
+    return text.translate(None, _CONTROLS) == text
 
 
 def elements(headers: Iterable[Header], name: bytes) -> list[str]:

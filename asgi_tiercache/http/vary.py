@@ -9,6 +9,9 @@ from functools import lru_cache
 from asgi_tiercache.http.fields import TOKEN, elements, values
 from asgi_tiercache.types import Header
 
+MAX_NAMES = 128
+"""Field names in `Vary`; each is looked for in each request."""
+
 _FIELD_NAME = re.compile(TOKEN)
 _ALIASES = {"x-gzip": "gzip", "x-compress": "compress"}  # RFC 9110, section 8.4.1
 _OWS = r"[ \t]*"
@@ -20,10 +23,11 @@ _WEIGHTED = re.compile(
 def vary_names(headers: Iterable[Header]) -> tuple[str, ...] | None:
     """The field names in `Vary`: lower case, sorted, each once. None where no request can match.
 
-    That is `*` anywhere in the list; a member that is no field name is treated alike, as nobody knows what it means.
+    That is `*` anywhere in the list; a member that is no field name is treated alike, as nobody knows what it means,
+    and so are more than `MAX_NAMES`.
     """
     names = {element.lower() for element in elements(headers, b"vary")}
-    if "*" in names or not all(map(_FIELD_NAME.fullmatch, names)):
+    if "*" in names or len(names) > MAX_NAMES or not all(map(_FIELD_NAME.fullmatch, names)):
         return None
     return tuple(sorted(names))
 

@@ -88,7 +88,7 @@ class Knowledge:
         verdict = self._verdict(entry, self.epoch, floor, soft_floor, hard, soft)
         if verdict is Verdict.INVALID or (patterns and _matches(entry, patterns, soft=False)):
             return Verdict.INVALID
-        if entry.at < self.horizon:
+        if entry.at < self.horizon or entry.stamp.position > position:
             return Verdict.UNKNOWN
         if verdict is Verdict.STALE or (patterns and _matches(entry, patterns, soft=True)):
             return Verdict.STALE
@@ -182,7 +182,8 @@ class Knowledge:
         theirs_says = self._verdict(
             entry, answer.epoch, answer.floor, answer.soft_floor, hard.get, soft.get if soft else None
         )
-        if theirs_says is Verdict.INVALID or _matches(entry, patterns, soft=False):
+        ahead = entry.stamp.position > answer.clock  # of the log itself: nothing could ever invalidate it
+        if ahead or theirs_says is Verdict.INVALID or _matches(entry, patterns, soft=False):
             return Verdict.INVALID
         if _matches(entry, patterns, soft=True):
             theirs_says = Verdict.STALE

@@ -37,6 +37,8 @@ REPLICA_MS = 100
 PATIENCE = 2.0
 """Seconds beyond that after which a server that has not answered is taken to hang."""
 _HEAD = (b"epoch", b"clock", b"floor", b"soft", b"patterns")
+_COUNTED = 20
+"""Bits of a position that count within a millisecond."""
 
 
 class RedisLog:
@@ -95,9 +97,10 @@ class RedisLog:
         found = await self._run("ask", lambda: self._hmget(fields))
         try:
             return _answer(found, len(tags))
-        except TierError:
+        except TierError as error:
             anew = await self.confirm()
             if found[0] is not None and anew.epoch == _text(found[0]):
+                self._note("ask", error)
                 raise  # it was not made anew, and nothing is known of the tags
             return anew._replace(ids=(0,) * len(tags))
 
@@ -190,6 +193,11 @@ class RedisLog:
         except Exception as error:
             raise TierError(f"{self!r}: {describe(error)}") from error
 
+    def _note(self, operation: str, error: TierError) -> None:
+        """Control state that our scripts could not have written is reported; the server itself is well."""
+        if self.breaker is not None:
+            self.breaker.note(operation, error)
+
     async def _ping(self) -> None:
         await self._link.ping(self._probe)
 
@@ -204,8 +212,8 @@ class RedisLog:
         for id_, fields in entries:
             try:
                 purge = Purge(
-                    tags=tuple(_parsed(fields.get(b"tags", b"[]"))),
-                    patterns=tuple(_parsed(fields.get(b"patterns", b"[]"))),
+                    tags=_names(fields.get(b"tags", b"[]")),
+                    patterns=_names(fields.get(b"patterns", b"[]")),
                     everything=b"all" in fields,
                     soft=fields[b"kind"] == b"soft",
                     settle=int(fields.get(b"settle", b"0")) / 1000,
@@ -214,7 +222,7 @@ class RedisLog:
                 records.append(
                     Record(_text(fields[b"epoch"]), _position(id_), _position(fields[b"previous"]), purge, own)
                 )
-            except (KeyError, ValueError, TypeError, TierError):
+            except (KeyError, ValueError, TypeError, OverflowError, TierError):
                 continue
         return records
 
@@ -246,11 +254,25 @@ def _text(value: bytes) -> str:
 
 
 def _parsed(value: bytes) -> Any:
-    """JSON as the scripts write it: what was no UTF-8 in a tag is none here."""
+    """JSON as the scripts write it: what was no UTF-8 in a tag is none here.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
         return orjson.loads(value)
     except ValueError:
-        return json.loads(value.decode("utf-8", "surrogatepass"))
+        try:
+            return json.loads(value.decode("utf-8", "surrogatepass"))
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+
+
+def _names(value: bytes) -> tuple[str, ...]:
+    names = _parsed(value)
+    if type(names) is not list or not all(type(name) is str for name in names):
+        raise ValueError("an array of texts was expected here")
+    return tuple(names)
 
 
 def _answer(found: Sequence[bytes | None], tags: int) -> Answer:
@@ -291,6 +313,6 @@ def _position(value: bytes | None) -> int:
     if value is None:
         return 0
     ms, dash, sequence = value[:40].partition(b"-")
-    if not (dash and ms.isdigit() and sequence.isdigit() and int(ms) < 1 << 43 and int(sequence) < 1 << 20):
+    if not (dash and ms.isdigit() and sequence.isdigit() and int(ms) < 1 << 43 and int(sequence) < 1 << _COUNTED):
         raise TierError(f"the control state holds {value[:40]!r} where an id belongs")
-    return (int(ms) << 20) + int(sequence)
+    return (int(ms) << _COUNTED) + int(sequence)

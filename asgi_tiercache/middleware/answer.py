@@ -16,6 +16,7 @@ from asgi_tiercache.http.conditional import (
     not_modified,
     not_modified_headers,
 )
+from asgi_tiercache.http.fields import octets_of
 from asgi_tiercache.http.ranges import PARTIAL_CONTENT, Answer, render_parts, select, select_stored_part
 from asgi_tiercache.keys.form import SELECTIVE
 from asgi_tiercache.middleware.gate import Prepared
@@ -109,9 +110,11 @@ class ConditionalSend:
     async def __call__(self, message: Message) -> None:
         """Send `message`, or what takes its place."""
         if message["type"] == "http.response.start":
-            headers = message["headers"]
-            self._met = not_modified(self._scope["headers"], message["status"], headers, now=self._now())
-            if self._met:
+            headers = octets_of(message.get("headers", ()))
+            self._met = headers is not None and not_modified(
+                self._scope["headers"], message["status"], headers, now=self._now()
+            )
+            if headers is not None and self._met:
                 lines = not_modified_headers(headers)
                 message = {**message, "status": NOT_MODIFIED, "headers": lines, "trailers": False}
         elif self._met:

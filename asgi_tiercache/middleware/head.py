@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.types import Message
 
 from asgi_tiercache.engine.core import Found
 from asgi_tiercache.http import cache_status
+from asgi_tiercache.http.fields import octets_of
 from asgi_tiercache.http.validation import freshened, head_agrees, own_headers
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.tee import CACHE_STATUS, Tee
@@ -25,7 +28,7 @@ class HeadExchange:
     def __init__(self, exchange: Exchange, found: Found) -> None:
         self._exchange = exchange
         self._found = found
-        self._headers: list[Header] | None = None
+        self._headers: Sequence[Header] | None = None
         request, fill = exchange.request, exchange.engine.begin(exchange.fill_key)
         self._tee = Tee(exchange.engine, exchange.route, request, fill, request.scope)
 
@@ -40,14 +43,14 @@ class HeadExchange:
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             if message["status"] == 200:
-                self._headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
+                self._headers = octets_of(message.get("headers", ()))
             line = (CACHE_STATUS, cache_status.forward("method", detail="head"))
             message = {**message, "headers": [*message.get("headers", ()), line]}
         elif not message.get("more_body", False) and self._headers is not None:
             await self._apply(self._headers)
         await self._exchange.send(message)
 
-    async def _apply(self, headers: list[Header]) -> None:
+    async def _apply(self, headers: Sequence[Header]) -> None:
         """Take over what the answer says, before the client has it."""
         exchange, stored = self._exchange, self._found.entry
         if not self._is_stored():

@@ -13,9 +13,10 @@ from asgi_tiercache.middleware.asking import Asking, LateResponseError
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.relay import ResponseFill
 from asgi_tiercache.middleware.renewing import MADE, Renewing
+from asgi_tiercache.middleware.request import WHOLE_OR_MARKER
 from asgi_tiercache.stampede import Flight
 from asgi_tiercache.tiers.leases import WITHOUT, Lease
-from asgi_tiercache.types import MARKER, Entry
+from asgi_tiercache.types import MARKER, WHOLE, Entry
 
 
 class Leading:
@@ -127,10 +128,10 @@ class Leading:
         """What another worker has stored meanwhile for this request."""
         exchange, place = self._exchange, self._exchange.route.place
         key = exchange.request.key
-        found = await exchange.engine.look_below(place, key.text, key.canonical)
+        found = await exchange.engine.look_below(place, key.text, key.canonical, WHOLE_OR_MARKER)
         if found is not None and found.entry.status == MARKER:
             chosen = exchange.choose(found.entry)
-            found = await exchange.engine.look_below(place, chosen.text, chosen.canonical)
+            found = await exchange.engine.look_below(place, chosen.text, chosen.canonical, WHOLE)
         if found is None or not exchange.request.demands.met_by(found.entry, exchange.started):
             return None
         return found

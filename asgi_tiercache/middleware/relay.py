@@ -9,12 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_tiercache.engine.core import REFRESH_SECONDS, Engine, Found
 from asgi_tiercache.engine.fill import Fill
-from asgi_tiercache.middleware.stream import BEHIND_SECONDS, SHAREABLE, FellBehindError, Stream
+from asgi_tiercache.http.fields import OCTETS
+from asgi_tiercache.middleware.stream import (
+    BEHIND_SECONDS,
+    MERGED,
+    SHAREABLE,
+    FellBehindError,
+    Stream,
+    is_small,
+    merged,
+)
 from asgi_tiercache.middleware.tee import Tee
 from asgi_tiercache.stampede import Flight, by_nobody
 from asgi_tiercache.tiers.loops import first
@@ -22,8 +32,54 @@ from asgi_tiercache.types import Entry
 
 logger = logging.getLogger("asgi_tiercache")
 
+BREATHE = 64
+"""Messages after which an app that never waits for anything lets its client have them."""
+
 _Parcel = tuple[Message, "asyncio.Future[None] | None"]
 """A message, and where its sender waits to hear that it was sent."""
+
+
+class _Parcels:
+    """What the leader has still to be given: small pieces of a body become one, where many are waiting."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[_Parcel | None] = deque()
+        self._small = 0
+        """How many of them, at the end, are small."""
+        self._news: asyncio.Future[None] | None = None
+
+    def put(self, message: Message, sent: asyncio.Future[None] | None = None) -> None:
+        self._waiting.append((message, sent))
+        self._small = self._small + 1 if sent is None and is_small(message) else 0
+        if self._small == MERGED:
+            pieces = [self._waiting.pop() for _ in range(MERGED)]
+            piece = merged([parcel[0] for parcel in reversed(pieces) if parcel is not None])
+            self._waiting.append((piece, None))
+            self._small = int(is_small(piece))
+        self._wake()
+
+    def close(self) -> None:
+        self._waiting.append(None)
+        self._small = 0
+        self._wake()
+
+    async def get(self) -> _Parcel | None:
+        while not self._waiting:
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        self._small = min(self._small, len(self._waiting) - 1)
+        return self._waiting.popleft()
+
+    def take_all(self) -> list[_Parcel]:
+        """What waits, out of the queue."""
+        parcels = [parcel for parcel in self._waiting if parcel is not None]
+        self._waiting.clear()
+        self._small = 0
+        return parcels
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
 
 class ResponseFill:
@@ -57,13 +113,14 @@ class ResponseFill:
         self._scope = scope
         self._client_receive = receive
         self._body: bytes | None = body
-        self._parcels: asyncio.Queue[_Parcel | None] = asyncio.Queue()
+        self._parcels = _Parcels()
         self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._settled = asyncio.Event()
         self._stream = Stream(self._end_if_deserted)
         self._left = self._unattended = unattended
         self._behind = False
         self._previewed = False
+        self._given = 0
         self._complete = False
         self._cut = False
         self._alone_counts = alone_counts
@@ -110,7 +167,7 @@ class ResponseFill:
         self._note_beginning()
         self._stream.end()
         self.flight.attended = by_nobody  # and refers to this no more: what it holds is large
-        self._parcels.put_nowait(None)
+        self._parcels.close()
         if self._patience is not None:
             self._patience.cancel()
 
@@ -175,7 +232,7 @@ class ResponseFill:
     async def _send(self, message: Message) -> None:
         tee = self.tee
         assert tee is not None
-        message = await tee.see(message)
+        message = await tee.see(_own(message))
         if tee.entry is not None:
             self.flight.land(tee.entry)
             self._settled.set()
@@ -213,7 +270,10 @@ class ResponseFill:
     async def _deliver(self, tee: Tee, message: Message) -> None:
         if tee.refusal is None or tee.failing:
             if not self._left:
-                self._parcels.put_nowait((message, None))
+                self._parcels.put(message)
+                self._given += 1
+                if self._given % BREATHE == 0:  # an app may have nothing to wait for, and its client still does
+                    await asyncio.sleep(0)
             return
         if self._left:
             self._cut = message.get("more_body", False) and not self._stream.followed
@@ -221,7 +281,7 @@ class ResponseFill:
                 raise OSError("nobody is there for the rest of a response that may not be stored")
             return
         sent = asyncio.get_running_loop().create_future()
-        self._parcels.put_nowait((message, sent))
+        self._parcels.put(message, sent)
         if self._stream.followed:
             await self._deliver_beside_others(sent)
         else:
@@ -274,9 +334,8 @@ class ResponseFill:
     def leave(self) -> None:
         """The leader is there no more."""
         self._left = True
-        while not self._parcels.empty():
-            if (parcel := self._parcels.get_nowait()) is not None:
-                self._tell(parcel[1], OSError("the client is gone"))
+        for _, sent in self._parcels.take_all():
+            self._tell(sent, OSError("the client is gone"))
         self._end_if_deserted()
 
     def _end_if_deserted(self) -> None:
@@ -302,3 +361,11 @@ class ResponseFill:
                 self.flight.task.cancel()
 
         self._patience = asyncio.get_running_loop().call_later(REFRESH_SECONDS, over)
+
+
+def _own(message: Message) -> Message:
+    """A copy for those who take it later: the app may use the message again, and its buffer, too."""
+    body = message.get("body")
+    if body is None or isinstance(body, bytes) or not isinstance(body, OCTETS):
+        return dict(message)
+    return {**message, "body": bytes(body)}

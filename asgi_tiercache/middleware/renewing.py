@@ -11,10 +11,11 @@ from asgi_tiercache.keys.withhold import NOBODYS_ADDRESS
 from asgi_tiercache.middleware.asking import Asking
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.relay import ResponseFill
+from asgi_tiercache.middleware.request import WHOLE_OR_MARKER
 from asgi_tiercache.signals import Refreshed
 from asgi_tiercache.stampede import Flight
 from asgi_tiercache.tiers.leases import Lease
-from asgi_tiercache.types import Entry
+from asgi_tiercache.types import PART, WHOLE, Entry
 
 MADE = "made"
 """Where a response was found that the handler has just made."""
@@ -63,7 +64,8 @@ class Renewing:
         async def work(flight: Flight[Entry]) -> None:
             response.led_by(flight)
             place, key = exchange.route.place, exchange.fill_key
-            renewal = await engine.renew(place, key, found.entry.canonical, found.entry, here)
+            kinds = PART if found.entry.status in PART else WHOLE if found.entry.vary else WHOLE_OR_MARKER
+            renewal = await engine.renew(place, key, found.entry.canonical, found.entry, here, kinds=kinds)
             if renewal == "found" and (theirs := place.bucket.held.get(key)) is not None:
                 self.anticipate(theirs)
             outcome = renewal if renewal in ("found", "elsewhere") else ended

@@ -12,7 +12,10 @@ from asgi_tiercache.http.reuse import NO_DIRECTIVES, RequestDirectives
 from asgi_tiercache.keys.escape import frame
 from asgi_tiercache.keys.request import RequestKey
 from asgi_tiercache.middleware.route import Route
-from asgi_tiercache.types import MARKER, Entry, Flag
+from asgi_tiercache.types import MARKER, WHOLE, Entry, Flag
+
+WHOLE_OR_MARKER = WHOLE | {MARKER}
+"""What stands under the key of a request: a response, or the marker of its variants. Under theirs is no marker."""
 
 
 class Demands(NamedTuple):

@@ -13,9 +13,9 @@ from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.filling import Filling
 from asgi_tiercache.middleware.head import HeadExchange
 from asgi_tiercache.middleware.renewing import Renewing
-from asgi_tiercache.middleware.request import NO_DEMANDS, part_of
+from asgi_tiercache.middleware.request import NO_DEMANDS, WHOLE_OR_MARKER, part_of
 from asgi_tiercache.stampede import Flight
-from asgi_tiercache.types import MARKER, Entry
+from asgi_tiercache.types import MARKER, PART, WHOLE, Entry
 
 
 class Responder(Exchange):
@@ -81,11 +81,11 @@ class Responder(Exchange):
         """What is stored for this request, valid, and not kept from it by its credentials."""
         key = self.request.key
         place = self.route.place
-        found = await self.engine.fetch(place, key.text, key.canonical)
+        found = await self.engine.fetch(place, key.text, key.canonical, WHOLE_OR_MARKER)
         if found is not None and found.entry.status == MARKER:
             marker = found.entry
             chosen = self.choose(marker)
-            found = await self.engine.fetch(place, chosen.text, chosen.canonical)
+            found = await self.engine.fetch(place, chosen.text, chosen.canonical, WHOLE)
             if found is None:
                 self._others = self.route.variants.others(key, marker)
         demands = self.request.demands
@@ -94,7 +94,7 @@ class Responder(Exchange):
     async def _look_up_part(self) -> Found | None:
         """A stored part that holds all that the request asks for (RFC 9111, section 3.3)."""
         key = part_of(self.request.key)
-        found = await self.engine.fetch(self.route.place, key.text, key.canonical)
+        found = await self.engine.fetch(self.route.place, key.text, key.canonical, PART)
         if found is None or not self.request.demands.may_see(found.entry):
             return None
         self._part = found

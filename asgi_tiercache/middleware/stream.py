@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 
 from starlette.types import Message, Send
 
@@ -14,6 +15,26 @@ SHAREABLE = frozenset({"too-large", "too-slow"})
 """Reasons for which a response that is not stored may go on to those who have had its beginning."""
 BEHIND_SECONDS = 10.0
 """How long one follower may keep all others waiting, where what they have not taken yet is kept nowhere else."""
+
+
+MERGED = 256
+"""Small pieces of a body that become one where nobody takes them at once: each costs hundreds of bytes of its own."""
+_SMALL = 1_024
+
+
+def is_small(message: Message) -> bool:
+    """Whether `message` is a piece of a body, not its last, that costs more than its bytes."""
+    return (
+        message["type"] == "http.response.body"
+        and message.get("more_body", False)
+        and len(message.get("body", b"")) < _SMALL
+    )
+
+
+def merged(messages: Sequence[Message]) -> Message:
+    """One piece of a body in place of several."""
+    body = b"".join([message.get("body", b"") for message in messages])
+    return {"type": "http.response.body", "body": body, "more_body": True}
 
 
 class FellBehindError(OSError):
@@ -37,6 +58,8 @@ class Stream:
         """Whether all messages so far are there."""
         self._left = left
         self._messages: list[Message] = []
+        self._small = 0
+        """How many of them, at the end, are small."""
         self._followers: set[_Follower] = set()
         self._unfollowed = asyncio.Event()
         self._unfollowed.set()
@@ -61,8 +84,22 @@ class Stream:
     def give(self, message: Message) -> None:
         """Here is the next message."""
         self._messages.append(message)
+        self._small = self._small + 1 if is_small(message) else 0
+        if self._small == MERGED:
+            self._merge()
         for follower in self._followers:
             follower.wake()
+
+    def _merge(self) -> None:
+        """Put one message in place of many small ones. Who is in the midst of them takes the rest one by one."""
+        first = len(self._messages) - MERGED
+        pieces = self._messages[first:]
+        for follower in self._followers:
+            if follower.position >= first and not follower.apart:
+                follower.apart.extend(pieces[follower.position - first :])
+                follower.position = first + 1
+        self._messages[first:] = [merged(pieces)]
+        self._small = 0
 
     async def keep_up(self, clock: Clock) -> None:
         """Return when every follower has taken all that was given, which is forgotten then.
@@ -70,7 +107,7 @@ class Stream:
         Who takes too long is left behind; the seconds count for all of them together.
         """
         self.joinable = False
-        self._lagging = {follower for follower in self._followers if follower.position < len(self._messages)}
+        self._lagging = {follower for follower in self._followers if follower.lacks(self._messages) is not None}
         if self._lagging:
             self._caught_up = asyncio.get_running_loop().create_future()
             await first(self._caught_up, clock, BEHIND_SECONDS)
@@ -80,6 +117,7 @@ class Stream:
         for follower in self._followers:
             follower.position = 0
         self._messages.clear()
+        self._small = 0
 
     def end(self) -> None:
         """There is nothing more to come, and nobody to be told of who leaves."""
@@ -106,12 +144,12 @@ class Stream:
         self._unfollowed.clear()
         try:
             while not follower.lost:
-                if follower.position < len(self._messages):
-                    message = self._messages[follower.position]
+                message = follower.lacks(self._messages)
+                if message is not None:
                     await send(message)
                     if not message.get("more_body", message["type"] == "http.response.start"):
                         return
-                    follower.position += 1
+                    follower.took()
                 elif self._over:
                     raise FellBehindError("the response has ended too early")
                 else:
@@ -143,8 +181,23 @@ class _Follower:
     def __init__(self) -> None:
         self.position = 0
         """How many of the messages that are there it has taken."""
+        self.apart: deque[Message] = deque()
+        """What it takes before it goes on there."""
         self.lost = False
         self._turn: asyncio.Future[None] | None = None
+
+    def lacks(self, messages: Sequence[Message]) -> Message | None:
+        """The first of `messages` that it has not taken."""
+        if self.apart:
+            return self.apart[0]
+        return messages[self.position] if self.position < len(messages) else None
+
+    def took(self) -> None:
+        """It has taken what it lacked."""
+        if self.apart:
+            self.apart.popleft()
+        else:
+            self.position += 1
 
     async def next(self) -> None:
         """Return when there is something new."""

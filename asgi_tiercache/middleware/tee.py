@@ -5,13 +5,14 @@ from __future__ import annotations
 import anyio.to_thread
 from starlette.types import Message, Scope
 
+from asgi_tiercache.codec.entries import MAX_FIELDS, MAX_LINES
 from asgi_tiercache.engine.core import Engine
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.engine.tags import group_tags, too_many
 from asgi_tiercache.http import cache_status
 from asgi_tiercache.http.conditional import NOT_MODIFIED
 from asgi_tiercache.http.etag import generated_etag
-from asgi_tiercache.http.fields import storable_headers, values, with_downstream
+from asgi_tiercache.http.fields import OCTETS, octets_of, storable_headers, values, well_formed, with_downstream
 from asgi_tiercache.http.ranges import PARTIAL_CONTENT, completed, parse_content_range
 from asgi_tiercache.http.storing import Refuse, Store, judge_response
 from asgi_tiercache.http.validation import is_part_of
@@ -26,6 +27,9 @@ CACHE_STATUS = b"cache-status"
 STREAM_SECONDS = 30.0
 """How long a response may take from its start to its end and still be waited for by others."""
 _MOST_DIGITS = 18
+_NO_CONTENT = 204
+_SMALL = 4_096
+"""Bytes below which a chunk is joined to the one before: each costs an object of its own."""
 _DESCRIBING = frozenset(
     {b"cache-control", b"date", b"etag", b"expires", b"last-modified", b"link", b"location", b"vary"}
 )
@@ -68,7 +72,7 @@ class Tee:
         self._request = request
         self.status = 0
         self._headers: tuple[tuple[bytes, bytes], ...] = ()
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | bytearray] = []
         self._size = 0
         self._asked = engine.clock.monotonic()
         self._started = self._asked
@@ -96,10 +100,12 @@ class Tee:
     async def see(self, message: Message) -> Message:
         """Take note of `message`; returns what the client is to receive."""
         kind = message["type"]
-        if kind == "http.response.start":
+        if kind == "http.response.start" and not self.status:
             return self._start(message)
         if self.refusal is None and self.entry is None:
-            if kind == "http.response.body":
+            if kind == "http.response.start" or (kind == "http.response.body" and not self.status):
+                self.refuse("malformed")  # not in its turn; what becomes of it is for the server to say
+            elif kind == "http.response.body":
                 self._body(message.get("body", b""), more=message.get("more_body", False))
             elif kind == "http.response.pathsend":
                 await self._file(message["path"])
@@ -156,12 +162,15 @@ class Tee:
     # ---- the start ----
 
     def _start(self, message: Message) -> Message:
-        self.status = message["status"]
         self._started = self._engine.clock.monotonic()
-        self._headers = tuple((bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ()))
+        status, headers = message.get("status"), octets_of(message.get("headers", ()))
+        if headers is None or not isinstance(status, int):
+            self.refuse("malformed")  # some servers take it all the same
+            return message
+        self.status, self._headers = status, headers
         if self._validation is not None and self._validation.stood_in is not None:
             return self._stand_in(message, self._validation.stood_in)
-        verdict = self._judge()
+        verdict = self._unfit() or self._judge()
         if isinstance(verdict, str):
             self.refuse(verdict)
             self.fill.failed = self.status >= 500
@@ -183,11 +192,15 @@ class Tee:
         return not values(self._headers, b"set-cookie") and not values(self._headers, b"vary")
 
     def _fail(self, message: Message) -> None:
-        self._size += len(message.get("body", b""))
-        if message["type"] != "http.response.body" or self._size > self._route.policy.max_body:
+        body = message.get("body", b"")
+        if message["type"] != "http.response.body" or not isinstance(body, OCTETS):
             self.failing = False
             return
-        self._chunks.append(bytes(message.get("body", b"")))
+        self._size += len(body)
+        if self._size > self._route.policy.max_body:
+            self.failing = False
+            return
+        self._keep(bytes(body))
         if not message.get("more_body", False):
             self.failing = False
             self.failure = self._made(Store(lifetime=0.0, age=0.0, shared=False, vary=()))
@@ -251,6 +264,15 @@ class Tee:
         session = self._request.scope.get("session")
         return bool(getattr(session, "modified", False) or (session and not self._had_session))
 
+    def _unfit(self) -> str | None:
+        """Why the field lines cannot be stored, whatever they say; of too many, or too long ones, nothing is read."""
+        headers = self._headers
+        if len(headers) > MAX_FIELDS or sum(len(name) + len(value) + 2 for name, value in headers) > MAX_LINES:
+            return "headers-too-large"
+        if not well_formed([name for name, _ in headers], [value for _, value in headers]):
+            return "malformed"  # some servers write line ends as they are, for the one who asked; not for others
+        return None
+
     def _check_length(self) -> None:
         declared = set(values(self._headers, b"content-length"))
         if declared:
@@ -279,7 +301,10 @@ class Tee:
 
     # ---- the body ----
 
-    def _body(self, chunk: bytes, *, more: bool) -> None:
+    def _body(self, content: object, *, more: bool) -> None:
+        if not isinstance(content, OCTETS):
+            return self.refuse("malformed")
+        chunk = bytes(content)
         self._size += len(chunk)
         if self.fill.refused:
             return self.refuse("no-store")  # at once: others may be receiving it
@@ -287,10 +312,18 @@ class Tee:
             return self.refuse("too-slow")
         if self._size > self._route.policy.max_body:
             return self.refuse("too-large")
-        if chunk:
-            self._chunks.append(bytes(chunk))
+        self._keep(chunk)
         if not more:
             self._complete()
+
+    def _keep(self, chunk: bytes) -> None:
+        chunks = self._chunks
+        if not chunks or len(chunk) >= _SMALL:
+            chunks.append(chunk)
+        elif isinstance(chunks[-1], bytearray):
+            chunks[-1] += chunk
+        elif chunk:
+            chunks.append(bytearray(chunk))
 
     async def _file(self, path: str) -> None:
         limit = min(self._route.policy.files, self._route.policy.max_body)
@@ -302,6 +335,8 @@ class Tee:
     def _complete(self) -> None:
         if self._declared is not None and self._declared != self._size:
             return self.refuse("incomplete")
+        if self._size and self.status == _NO_CONTENT:
+            return self.refuse("malformed")
         verdict = self._judge()  # again: the handler may have spoken since the response began
         if isinstance(verdict, str):
             return self.refuse(verdict)
@@ -343,9 +378,13 @@ class Tee:
         begun.born = self._engine.clock.monotonic() - verdict.age
         return begun
 
+    def _content(self) -> bytes:
+        first = self._chunks[0] if len(self._chunks) == 1 else b""
+        return first if first and isinstance(first, bytes) else b"".join(self._chunks)
+
     def _made(self, verdict: Store, *, begun: bool = False) -> Entry:
         policy, canonical = self._route.policy, self._request.key.canonical
-        body = b"" if begun else b"".join(self._chunks) if len(self._chunks) != 1 else self._chunks[0]
+        body = b"" if begun else self._content()
         flags = Flag.SHARED if verdict.shared else Flag.NONE
         kept = with_downstream(storable_headers(self._headers, verdict.without), policy.downstream)
         if self._route.runs_dependencies:

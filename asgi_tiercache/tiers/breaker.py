@@ -189,6 +189,10 @@ class Breaker:
                 self._open()
         return error if isinstance(error, TierError) else TierError(f"{self.tier}: {describe(error)}")
 
+    def note(self, operation: str, error: Exception) -> None:
+        """Report a reply of which nothing could be made: the tier answers, so that opens nothing."""
+        self._signals.emit(TierFailed(self.tier, operation, describe(error)))
+
     async def aclose(self) -> None:
         """End the running loop's probes."""
         await self._probes.aclose()

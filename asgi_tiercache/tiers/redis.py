@@ -30,6 +30,8 @@ MAX_CONNECTIONS = 2 * MAX_AT_ONCE
 """Connections of one event loop to one server: those kept at hand for reads, and those of the pool."""
 HEADS_AT_ONCE = 100
 """Entries that a scan looks into at once; a client spends some 10 microseconds on each."""
+_NO_STRING = b""
+"""What is read where a list or a hash stands: bytes that are nobody's entry."""
 _SPECIAL = re.compile(rb"[*?\[\]\\^]")
 """What means more than itself in a pattern of Redis."""
 
@@ -112,7 +114,9 @@ class RedisLink:
             RedisError: a server refused the command, or a connection failed.
         """
         if isinstance(self._clients.get(), ClusterClient):
-            return await self.each([("GET", key) for key in keys])
+            async with self.slot:
+                replies = await self._clients.get().each([("GET", key) for key in keys])
+            return _replies([None if _is_wrong_type(reply) else reply for reply in replies])  # as MGET does
         found: list[bytes | None] = await self.ask(b"MGET", *keys)
         return found
 
@@ -252,8 +256,8 @@ class RedisTier(Tier):
                 return [data] if type(data) is bytes or data is None else _checked([data], 1)
             return _checked(await self._link.ask_many(list(map(self._key, keys))), len(keys))
         except Exception as error:
-            if isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE"):
-                return [None] * len(keys)  # somebody else's key, which says nothing of Redis
+            if len(keys) == 1 and _is_wrong_type(error):
+                return [_NO_STRING]  # somebody else's key, which says nothing of Redis
             raise TierError(f"{self.name}: {describe(error)}") from error
 
     async def set_many(self, writes: Sequence[Write]) -> None:
@@ -326,6 +330,10 @@ class RedisTier(Tier):
             yield
         except Exception as error:
             raise TierError(f"{self.name}: {describe(error)}") from error
+
+
+def _is_wrong_type(reply: object) -> bool:
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
 
 
 def _checked(found: Any, number: int) -> list[bytes | None]:

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from asgi_tiercache.codec.entries import HEAD, Rejected, decode, encode, stamp_of
+from asgi_tiercache.config import LONGEST_LIFETIME
 from asgi_tiercache.signals import EntryRejected, Signals
 from asgi_tiercache.tiers.batch import Batched
 from asgi_tiercache.tiers.writes import Told, WriteQueue
@@ -144,7 +145,7 @@ class Stack:
 
     def _promote(self, depth: int, key: str, data: bytes, entry: Entry) -> None:
         """Queue what was found for the tiers before, for as long as it still lives."""
-        remaining = entry.created + entry.lifetime + entry.retention - self._clock.time()
+        remaining = min(entry.created + entry.lifetime + entry.retention - self._clock.time(), LONGEST_LIFETIME)
         if remaining > 0:
             for level in self._levels[:depth]:
                 level.queue.put(Write(key, data, remaining))

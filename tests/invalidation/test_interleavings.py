@@ -59,8 +59,8 @@ class ForgetfulFill(Fill):
 
 
 class InheritsNothing(Engine):
-    def begin(self, key: str) -> Fill:
-        return ForgetfulFill(self.invalidation.stamp(), key=key)
+    def begin(self, key: str, asked: bytes = b"") -> Fill:
+        return ForgetfulFill(self.invalidation.stamp(), key=key, asked=asked)
 
 
 class ProudFill(Fill):
@@ -71,8 +71,8 @@ class ProudFill(Fill):
 
 
 class KeepsItsStamp(Engine):
-    def begin(self, key: str) -> Fill:
-        return ProudFill(self.invalidation.stamp(), key=key)
+    def begin(self, key: str, asked: bytes = b"") -> Fill:
+        return ProudFill(self.invalidation.stamp(), key=key, asked=asked)
 
 
 class NeverJudges(Engine):

@@ -38,8 +38,8 @@ class ForgetfulFill(Fill):
 
 
 class InheritsNothing(Engine):
-    def begin(self, key: str) -> Fill:
-        return ForgetfulFill(self.invalidation.stamp(), key=key)
+    def begin(self, key: str, asked: bytes = b"") -> Fill:
+        return ForgetfulFill(self.invalidation.stamp(), key=key, asked=asked)
 
 
 class HearsNothing(Invalidation):
