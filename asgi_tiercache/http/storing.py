@@ -39,7 +39,7 @@ _OF_ONE_CLIENT = frozenset({428, 429, 431, 511})
 
 # They speak of the request as it was sent, its header fields among others, which no URI tells: stored, they would keep
 # everybody from what one client has asked for in a wrong way. Only the http mode, which is stricter than the RFC.
-_OF_ONE_REQUEST = frozenset({400, 406, 408, 411, 412, 413, 415, 416, 417, 421, 422, 425, 426})
+OF_ONE_REQUEST = frozenset({400, 406, 408, 411, 412, 413, 415, 416, 417, 421, 422, 425, 426})
 
 _CONTENT_RANGE = re.compile(rb"bytes (?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})/(?P<length>[0-9]{1,18}|\*)", re.I)
 
@@ -212,7 +212,7 @@ def _wrong_status(case: _Case) -> bool:
         return not policy.stores(status)
     if "must-understand" in case.directives and status not in _UNDERSTOOD:
         return True
-    if policy.mode == "http" and status in _OF_ONE_REQUEST:
+    if policy.mode == "http" and status in OF_ONE_REQUEST:
         return True
     return not 200 <= status <= 599 or status == 304 or status in _OF_ONE_CLIENT
 

@@ -16,7 +16,7 @@ from asgi_tiercache.http.conditional import NOT_MODIFIED
 from asgi_tiercache.http.etag import generated_etag
 from asgi_tiercache.http.fields import OCTETS, octets_of, storable_headers, values, well_formed, with_downstream
 from asgi_tiercache.http.ranges import PARTIAL_CONTENT, completed, parse_content_range
-from asgi_tiercache.http.storing import Refuse, Store, judge_response
+from asgi_tiercache.http.storing import OF_ONE_REQUEST, Refuse, Store, judge_response
 from asgi_tiercache.http.validation import is_part_of, own_headers, updated_by_one
 from asgi_tiercache.http.vary import is_misspelled
 from asgi_tiercache.keys.request import RequestKey
@@ -159,7 +159,8 @@ class Tee:
     @property
     def supersedes(self) -> bool:
         """Whether the response, which is not stored, shows that what is stored does not hold any more."""
-        says_nothing = self.status >= 500 or self.refusal in ("incomplete", "conditional", "stale")
+        of_this_one = self.status in OF_ONE_REQUEST and not self._route.explicit
+        says_nothing = self.status >= 500 or of_this_one or self.refusal in ("incomplete", "conditional", "stale")
         of_the_request = self._request.demands.directives.no_store or self._partial
         return self.entry is None and self.stand_in is None and not says_nothing and not of_the_request
 
@@ -351,9 +352,10 @@ class Tee:
 
     async def _file(self, path: object) -> None:
         limit = min(self._route.policy.files, self._route.policy.max_body)
+        body = None
         # A number would be an open file of the process's, which reading it would close.
-        readable = limit and isinstance(path, str | PathLike)
-        body = await anyio.to_thread.run_sync(_read_small, path, limit) if readable else None
+        if limit and isinstance(path, str | PathLike):
+            body = await anyio.to_thread.run_sync(_read_small, path, limit)
         if body is None:
             return self.refuse("pathsend")
         self._body(body, more=False)

@@ -121,6 +121,21 @@ def test_an_error_that_one_request_has_provoked_is_stored_for_nobody(status: int
     run(test())
 
 
+@HTTP_MODES
+def test_nor_does_it_drop_what_is_stored_for_all(policy: Policy) -> None:
+    async def test() -> None:
+        async def page(request: Request) -> Response:
+            bad = "x-bad" in request.headers
+            return PlainTextResponse("", 400 if bad else 200, headers={} if bad else PUBLIC)
+
+        app = behind(Starlette(routes=[Route("/", page)]), policy)
+        await asked(app)
+        assert (await asked(app, (b"x-bad", b"1"), (b"cache-control", b"no-cache"))).status == 400
+        assert (await asked(app)).hit
+
+    run(test())
+
+
 def test_nor_is_a_parameter_in_a_header_that_fastapi_refuses() -> None:
     async def test() -> None:
         app = FastAPI()
