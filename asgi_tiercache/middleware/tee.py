@@ -272,9 +272,6 @@ class Tee:
             return "too-many-tags"
         if verdict.vary and is_misspelled(verdict.vary, self._scope["headers"]):
             return "vary"
-        request = self._request
-        if verdict.vary and not self._route.variants.has_room(request.key, request.scope, verdict.vary):
-            return "too-many-variants"
         return None
 
     def _ran_the_chosen_route(self) -> bool:

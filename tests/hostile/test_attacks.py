@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,9 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_tiercache import Policy, TierCache, TierCacheMiddleware
+from asgi_tiercache.codec import codec_for
 from asgi_tiercache.config import Region
+from asgi_tiercache.errors import CodecError
 from asgi_tiercache.http.vary import LONGEST_NORMALISED, variant
 from asgi_tiercache.keys.request import Memos, RequestKeys
 from asgi_tiercache.middleware.renewing import MOST_ANTICIPATED
@@ -352,6 +355,19 @@ def test_what_all_routes_remember_of_requests_is_bounded_together() -> None:
             assert sum(other._memo_bytes for other in routes) <= memos.taken <= 100_000
 
 
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("policy", MODES.values(), ids=MODES)
+def test_variants_that_nobody_needs_keep_none_out_that_others_ask_for(policy: Policy, times: int) -> None:
+    async def test() -> None:
+        app = mirrored(policy, headers={**PUBLIC, "vary": "accept-language"})
+        for number in range(100 * times):
+            await asked(app, (b"accept-language", b"x-%d" % (number // times)))
+        await asked(app, (b"accept-language", b"en"))
+        assert (await asked(app, (b"accept-language", b"en"))).hit
+
+    run(test())
+
+
 @pytest.mark.parametrize("name", ["accept", "accept-encoding", "accept-language", "accept-charset"])
 def test_a_value_that_is_too_long_to_be_normalised_is_equal_to_itself_alone(name: str) -> None:
     long = b"a," * LONGEST_NORMALISED
@@ -370,3 +386,17 @@ def test_directives_too_many_to_be_read_are_a_wish_to_be_left_alone(policy: Poli
         assert not (await asked(app, path="/a")).hit
 
     run(test())
+
+
+@pytest.mark.parametrize("annotation", [set[int], frozenset[int], dict[int, int], Any], ids=str)
+def test_stored_numbers_that_all_have_one_hash_are_no_value(annotation: Any) -> None:
+    codec = codec_for(annotation, where="numbers")
+    for count, fits in ((900, True), (3_000, False)):
+        alike = [number * sys.hash_info.modulus for number in range(10, 10 + count)]
+        value = dict.fromkeys(alike, 1) if annotation == dict[int, int] else set(alike)
+        data = codec.dump(frozenset(alike) if annotation == frozenset[int] else value)
+        if fits:
+            assert codec.load(data) == value
+        else:
+            with pytest.raises(CodecError):
+                codec.load(data)
