@@ -270,7 +270,7 @@ STORED = (
         "keys of another type of Redis",
         "a miss, and no outage",
         "a_key_of_another_type_is_a_miss_and_no_outage",
-        "control_state_of_another_type_is_never_an_error_to_a_client",
+        "control_state_of_another_type_is_begun_anew_and_never_an_error_to_a_client",
     ),
     _stored(
         "garbage in the log, the control hash, leases and their messages",
