@@ -33,6 +33,8 @@ _MOST_DIGITS = 18
 _NO_CONTENT = 204
 _SMALL = 4_096
 """Bytes below which a chunk is joined to the one before: each costs an object of its own."""
+_SAYING_NOTHING = frozenset({"incomplete", "conditional", "stale", "dependencies"})
+"""Reasons not to store a response that say nothing of what is stored."""
 _DESCRIBING = frozenset(
     {b"cache-control", b"date", b"etag", b"expires", b"last-modified", b"link", b"location", b"vary"}
 )
@@ -160,7 +162,7 @@ class Tee:
     def supersedes(self) -> bool:
         """Whether the response, which is not stored, shows that what is stored does not hold any more."""
         of_this_one = self.status in OF_ONE_REQUEST and not self._route.explicit
-        says_nothing = self.status >= 500 or of_this_one or self.refusal in ("incomplete", "conditional", "stale")
+        says_nothing = self.status >= 500 or of_this_one or self.refusal in _SAYING_NOTHING
         of_the_request = self._request.demands.directives.no_store or self._partial
         return self.entry is None and self.stand_in is None and not says_nothing and not of_the_request
 
@@ -260,6 +262,8 @@ class Tee:
             return verdict.reason
         if not self._ran_the_chosen_route():
             return "other-route"
+        if self._route.runs_dependencies and not self.fill.reached:
+            return "dependencies"  # or middleware: they have refused this request, and may let the next one pass
         return self._obstacle(verdict) or verdict
 
     def _obstacle(self, verdict: Store) -> str | None:

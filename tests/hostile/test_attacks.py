@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Header
+from fastapi import Depends, FastAPI, Header, HTTPException
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -27,7 +27,7 @@ from asgi_tiercache.http.vary import LONGEST_NORMALISED, variant
 from asgi_tiercache.keys.request import Memos, RequestKeys
 from asgi_tiercache.middleware.renewing import MOST_ANTICIPATED
 from asgi_tiercache.testing import TickingClock
-from tests.hostile.apps import MODES, asked, behind, mirrored
+from tests.hostile.apps import MODES, Line, asked, behind, mirrored
 from tests.middleware.asgi import Exchange, Reply, ask, http_scope, run, turns
 
 HTTP, STRICT = MODES["http"], MODES["strict"]
@@ -236,6 +236,46 @@ def test_nor_does_one_get_past_vary(policy: Policy) -> None:
         reply = await asked(app)
         assert b"evil" not in reply.body
         assert (await asked(app)).hit
+
+    run(test())
+
+
+def _guarded(policy: Policy, cache: TierCache) -> ASGIApp:
+    """A page for who may see it; to others there is none, or middleware has them log in."""
+    app = FastAPI()
+
+    def may_see(authorization: str | None = Header(None)) -> None:
+        if authorization != "good":
+            raise HTTPException(404)
+
+    @app.get("/x", dependencies=[Depends(may_see)])
+    async def page() -> str:
+        return "page"
+
+    @app.middleware("http")
+    async def log_in(request: Request, call_next: Any) -> Response:
+        response: Response = await call_next(request)
+        return response if "authorization" in request.headers else PlainTextResponse("log in", headers=PUBLIC)
+
+    app.add_middleware(TierCacheMiddleware, cache=cache, default=policy)
+    return app
+
+
+@pytest.mark.parametrize("line", [(), ((b"authorization", b"bad"),)], ids=["nobody", "somebody"])
+@pytest.mark.parametrize("mode", ["explicit", "http"])
+def test_what_is_said_to_those_whom_dependencies_refuse_is_for_nobody_else(mode: str, line: tuple[Line, ...]) -> None:
+    async def test() -> None:
+        clock = TickingClock()
+        options: Any = {"ttl": 60, "status_ttl": {404: 60}, "dependencies": "always", "retention": 60}
+        policy = Policy(**options) if mode == "explicit" else Policy.http(**options)
+        app = _guarded(policy, TierCache(clock=clock))
+        good = (b"authorization", b"good")
+        for _ in range(2):
+            assert (await asked(app, *line, path="/x")).body != b'"page"'
+            replies = [await asked(app, good, path="/x") for _ in range(2)]
+            assert [reply.body for reply in replies] == [b'"page"'] * 2
+            assert replies[1].hit
+            clock.tick(61)
 
     run(test())
 
