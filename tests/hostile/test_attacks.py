@@ -268,10 +268,12 @@ def test_what_is_said_to_those_whom_dependencies_refuse_is_for_nobody_else(mode:
         clock = TickingClock()
         options: Any = {"ttl": 60, "status_ttl": {404: 60}, "dependencies": "always", "retention": 60}
         policy = Policy(**options) if mode == "explicit" else Policy.http(**options)
-        app = _guarded(policy, TierCache(clock=clock))
+        cache = TierCache(clock=clock)
+        app = _guarded(policy, cache)
         good = (b"authorization", b"good")
-        for _ in range(2):
+        for stored in range(2):
             assert (await asked(app, *line, path="/x")).body != b'"page"'
+            assert len(cache.engine.memory.bucket(policy.region)) == stored
             replies = [await asked(app, good, path="/x") for _ in range(2)]
             assert [reply.body for reply in replies] == [b'"page"'] * 2
             assert replies[1].hit
