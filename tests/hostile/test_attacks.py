@@ -40,6 +40,33 @@ PUBLIC = {"cache-control": "public, max-age=60"}
 
 # ---- another one's answer ----
 
+WHO = [
+    "private-token",
+    "ssl-client-cert",
+    "tailscale-user-login",
+    "x-authenticated-userid",
+    "x-authentik-username",
+    "x-client-cert",
+    "x-consumer-id",
+    "x-consumer-username",
+    "x-credential-identifier",
+    "x-forwarded-access-token",
+    "x-forwarded-preferred-username",
+    "x-goog-authenticated-user-email",
+    "x-goog-authenticated-user-id",
+    "x-jwt-assertion",
+    "x-pomerium-jwt-assertion",
+    "x-session-id",
+    "x-session-token",
+    "x-ssl-client-cert",
+    "x-ssl-client-s-dn",
+    "x-user",
+    "x-user-email",
+    "x-user-id",
+    "x-webauth-user",
+]
+"""Fields that gateways and apps know their users by; others are in `test_identity`."""
+
 
 def _personal(request: Request) -> Response:
     """A page for all, with a token for who is logged in, which a 304 and the answer to HEAD have as well."""
@@ -104,6 +131,20 @@ def test_a_certificate_that_the_policy_withholds_makes_no_answer_to_a_post_one_f
         await asked(app, method="POST", extensions=tls)
         reply = await asked(app, extensions=tls)
         assert (reply.hit, reply.body) == (False, b"None")
+
+    run(test())
+
+
+@pytest.mark.parametrize("name", WHO)
+def test_who_asks_by_the_word_of_a_proxy_or_a_token_gets_and_gives_only_their_own(name: str) -> None:
+    async def test() -> None:
+        async def page(request: Request) -> Response:
+            return PlainTextResponse(request.headers.get(name, "nobody"), headers={"cache-control": "max-age=60"})
+
+        app = behind(Starlette(routes=[Route("/", page)]), HTTP)
+        for user in (b"alice", b"bob", b"nobody", b"alice"):
+            line = [] if user == b"nobody" else [(name.encode(), user)]
+            assert (await asked(app, *line)).body == user
 
     run(test())
 
