@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Collection
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 from weakref import WeakSet
 
 from starlette.types import Scope
@@ -42,6 +42,13 @@ class Pass(NamedTuple):
     or a header: a credential, a condition that no cache evaluates, or one that makes another request of this."""
 
 
+class Memo(Protocol):
+    """Something that remembers what it has made of requests."""
+
+    def forget(self) -> None:
+        """Forget all of that; it is made again where it is asked for."""
+
+
 class Memos:
     """Bounds what the routes of a cache remember together.
 
@@ -52,23 +59,23 @@ class Memos:
     def __init__(self, limit: int = MEMOS_BYTES) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._all: WeakSet[RequestKeys] = WeakSet()
+        self._all: WeakSet[Memo] = WeakSet()
         self.taken = 0
 
     def __repr__(self) -> str:
         return f"<Memos of {self.taken} bytes, at most {self._limit}>"
 
-    def join(self, keys: RequestKeys) -> None:
-        """`keys` is one of those that count."""
+    def join(self, memo: Memo) -> None:
+        """`memo` is one of those that count."""
         with self._lock:
-            self._all.add(keys)
+            self._all.add(memo)
 
     def take(self, weight: int) -> None:
         """Somebody is about to remember so many bytes."""
         with self._lock:
             if self.taken + weight > self._limit:
-                for keys in self._all:
-                    keys.forget()
+                for memo in self._all:
+                    memo.forget()
                 self.taken = 0
             self.taken += weight
 
@@ -197,7 +204,7 @@ class RequestKeys:
         }
 
     def forget(self) -> None:
-        """Forget the keys that were made; they are made again where they are asked for."""
+        """Forget the keys that were made."""
         self._memo.clear()
         self._memo_bytes = 0
 

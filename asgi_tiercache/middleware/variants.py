@@ -48,6 +48,11 @@ class Variants:
         self._place = place
         self._varies = varies
         self._remembered: dict[tuple[object, ...], VariantKey] = {}
+        engine.memos.join(self)
+
+    def forget(self) -> None:
+        """Forget which requests were found to choose which variant."""
+        self._remembered.clear()
 
     def choose(self, key: RequestKey, vary: Sequence[str], scope: Scope) -> VariantKey:
         """The variant that answers the request, once it is known which fields matter."""
@@ -58,9 +63,11 @@ class Variants:
         if chosen is None:
             chosen = self._made(key, vary, scope)
             # Not what is long: clients must not be able to fill memory with URLs, or with lines without a value.
-            if len(key.canonical) + sum(len(name) + len(value) for name, value in lines) <= _REMEMBERED_BYTES:
+            weight = len(key.canonical) + sum(len(name) + len(value) for name, value in lines)
+            if weight <= _REMEMBERED_BYTES:
                 if len(self._remembered) >= _REMEMBERED:
-                    self._remembered.clear()
+                    self.forget()
+                self._engine.memos.take(2 * weight)  # once more in what was made of them
                 self._remembered[sent] = chosen
         return chosen
 

@@ -24,8 +24,9 @@ from asgi_tiercache.codec import codec_for
 from asgi_tiercache.config import Region
 from asgi_tiercache.errors import CodecError
 from asgi_tiercache.http.vary import LONGEST_NORMALISED, variant
-from asgi_tiercache.keys.request import Memos, RequestKeys
+from asgi_tiercache.keys.request import MEMOS_BYTES, Memos, RequestKeys
 from asgi_tiercache.middleware.renewing import MOST_ANTICIPATED
+from asgi_tiercache.middleware.variants import Variants
 from asgi_tiercache.testing import TickingClock
 from tests.hostile.apps import MODES, Line, asked, behind, mirrored
 from tests.middleware.asgi import Exchange, Reply, ask, http_scope, run, turns
@@ -447,6 +448,23 @@ def test_variants_that_nobody_needs_keep_none_out_that_others_ask_for(policy: Po
             await asked(app, (b"accept-language", b"x-%d" % (number // times)))
         await asked(app, (b"accept-language", b"en"))
         assert (await asked(app, (b"accept-language", b"en"))).hit
+
+    run(test())
+
+
+def test_so_is_what_they_remember_of_variants() -> None:
+    async def test() -> None:
+        cache = TierCache()
+        memos = cache.engine.memos
+        app = mirrored(HTTP, cache=cache, headers={**PUBLIC, "vary": "x-a"})
+        for number in range(30):
+            await asked(app, (b"x-a", b"%d" % number), path="/long" + 300 * "x")
+        taken = memos.taken
+        await asked(app, (b"x-a", b"new"), path="/long" + 300 * "x")
+        assert memos.taken > taken, "though the key was known"
+        (variants,) = (each for each in memos._all if isinstance(each, Variants) and each._remembered)
+        memos.take(MEMOS_BYTES)
+        assert not variants._remembered
 
     run(test())
 
