@@ -25,6 +25,7 @@ TABLES: dict[str, Sequence[Row]] = {
 }
 """Rows that `play` plays, by the heading that they stand under."""
 CASES: dict[str, Sequence[Case]] = {
+    "Leases": redis_states.CASES,
     "Failovers that lose writes, and addresses that are wrong": failovers.CASES,
     "Clients that the app shares with the cache": given_clients.CASES,
     "Processes and clients": processes.CASES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def stage(own_redis: RedisServer) -> Iterator[Stage]:
 @pytest.fixture(scope="module")
 def company(request: pytest.FixtureRequest) -> Iterator[Company]:
     """The rows that the tests of this module, as far as they were chosen, ask for."""
-    rows = [
+    rows: list[Any] = [
         item.callspec.params["row"]
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.path == request.path and "company" in item.fixturenames

@@ -143,7 +143,7 @@ async def play(row: Row, stage: Stage, *, seconds: float | None = None) -> Figur
 
 
 def patiently(attempt: Callable[[], T]) -> T:
-    """What `attempt` returns; tried again where it was too slow: a defect is so each time, a busy machine now and then."""
+    """What `attempt` returns; tried again where it was too slow: a defect always is, a busy machine now and then."""
     for _ in range(ATTEMPTS - 1):
         with contextlib.suppress(TooSlowError):
             return attempt()
