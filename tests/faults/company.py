@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
@@ -55,8 +56,13 @@ def played_alone(row: Row) -> Figures:
 @contextlib.contextmanager
 def own_redis() -> Iterator[RedisServer]:
     """A running server that may be stopped, paused or killed."""
-    server = RedisServer(next(iter(find_binaries().values())))
+    server = RedisServer(_binary())
     try:
         yield server.start()
     finally:
         server.close()
+
+
+@functools.cache
+def _binary() -> str:
+    return next(iter(find_binaries().values()))

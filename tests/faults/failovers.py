@@ -265,6 +265,7 @@ CONTROL_MOVES = tuple(
         opens=None,
         seconds=0.8,
         recovery=NEW_EPOCH,
+        rare=name != "the log first",
         test=f"{_TEST}test_the_slot_of_the_control_state_moves",
     )
     for name, first in FIRST.items()

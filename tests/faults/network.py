@@ -100,6 +100,7 @@ SLOW = (
     Row(name="500 ms slow", **network(Fault(delay=0.5)), clients=ONE_DEADLINE),
     Row(
         name="250 ms slow",
+        rare=True,
         **network(Fault(delay=0.25)),
         clients="slow hits, until what takes two round trips reaches the deadline",
         receipts="either",

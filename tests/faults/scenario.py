@@ -163,7 +163,7 @@ async def _during(row: Row, stage: Stage, load: Load, seconds: float) -> tuple[l
             receipts.append((await worker.change(f"p{len(receipts)}")).durable)
         assert stage.proxy.open <= MAX_CONNECTIONS
         assert len(asyncio.all_tasks()) < MAX_TASKS
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.01)
     return costs, receipts
 
 

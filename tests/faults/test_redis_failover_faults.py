@@ -44,7 +44,10 @@ def played_in(cluster: ClusterServers, row: Row) -> None:
     gc.collect()
 
 
-@pytest.mark.parametrize("row", failovers.CONTROL_MOVES, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=[pytest.mark.long] * row.rare, id=row.name) for row in failovers.CONTROL_MOVES],
+)
 def test_the_slot_of_the_control_state_moves(redis_cluster: ClusterServers, row: Row) -> None:
     played_in(redis_cluster, row)
 
