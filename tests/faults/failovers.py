@@ -306,7 +306,7 @@ CASES = (
         test=f"{_TEST}test_an_invalidation_that_a_failover_lost_holds_where_somebody_knows_it",
     ),
     Case(
-        name="likewise, `trust_restart=True`",
+        name="failover that loses an invalidation, `trust_restart=True`",
         play=lambda redis: lost_write(redis, trusting=True),
         clients="likewise",
         receipts="durable, and lost; the clock is behind what that worker has applied, so it begins a new epoch",
@@ -314,7 +314,7 @@ CASES = (
         test=f"{_TEST}test_an_invalidation_that_a_failover_lost_holds_where_somebody_knows_it",
     ),
     Case(
-        name="likewise, and no worker that knew of it is left",
+        name="failover that loses an invalidation, and no worker that knew of it is left",
         play=lost_write_that_nobody_knows,
         clients="misses: another server is another epoch, unless `trust_restart=True`",
         receipts="durable, and lost",
