@@ -309,8 +309,8 @@ CASES = (
         name="failover that loses an invalidation, `trust_restart=True`",
         play=lambda redis: lost_write(redis, trusting=True),
         clients="likewise",
-        receipts="durable, and lost; the clock is behind what that worker has applied, so it begins a new epoch",
-        recovery=NEW_EPOCH,
+        receipts="durable, and lost; the worker that made it has read further than the log goes, and raises the floor",
+        recovery="entries from before the floor are misses",
         test=f"{_TEST}test_an_invalidation_that_a_failover_lost_holds_where_somebody_knows_it",
     ),
     Case(

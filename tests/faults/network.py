@@ -67,7 +67,14 @@ SERVER = (
         clients=AT_ONCE,
         recovery="a probe; the epoch is another one, and all is filled anew",
     ),
-    Row(name="Redis hangs for 2 s (SIGSTOP)", begin=_pause, end=_resume, clients=ONE_DEADLINE, receipts="either", seconds=2.0),
+    Row(
+        name="Redis hangs for 2 s (SIGSTOP)",
+        begin=_pause,
+        end=_resume,
+        clients=ONE_DEADLINE,
+        receipts="either",
+        seconds=2.0,
+    ),
     Row(
         name="every connection reset once",
         begin=_reset,
