@@ -19,6 +19,8 @@ from tests.faults.table import Figures, Row, Stage
 DEADLINE = 0.3
 SLACK = 0.6
 """Seconds that a busy machine may add to what is promised."""
+BUSY = 40
+"""And how many times as much as what a request takes on it usually: those in flight are two dozen and more."""
 OPEN_COST = 0.02
 """Seconds that a request may take longer than the app where the breaker is open, on such a machine."""
 ATTEMPTS = 3
@@ -137,7 +139,7 @@ async def play(row: Row, stage: Stage, *, seconds: float | None = None) -> Figur
     cost = statistics.median(costs) if costs else None
     figures = Figures(added, cost, requests, recovery, durable, len(receipts) - durable)
     # With wide margins: the figures are in the table.
-    if added >= row.asked_in_vain * DEADLINE + SLACK or (cost is not None and cost >= OPEN_COST):
+    if added >= row.asked_in_vain * DEADLINE + SLACK + BUSY * usual or (cost is not None and cost >= OPEN_COST):
         raise TooSlowError(f"{row.name}: {figures}")
     return figures
 

@@ -62,7 +62,7 @@ async def admin(server: RedisServer) -> AsyncIterator[Any]:
 # ---- one deadline for all that a request asks ----
 
 
-@pytest.mark.parametrize("seconds", [0.15, 0.25, 0.5])
+@pytest.mark.parametrize("seconds", [pytest.param(0.15, marks=pytest.mark.long), 0.25, 0.5])
 @pytest.mark.parametrize("lag", [0.01, 1.0], ids=["lease over", "lease in force"])
 def test_a_redis_that_answers_slowly_costs_a_request_one_deadline_in_all_and_the_next_nothing(
     own_redis: RedisServer, seconds: float, lag: float

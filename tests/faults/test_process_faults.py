@@ -60,7 +60,7 @@ def test_whoever_leaves_at_any_point_leaves_nothing_behind(
 
 
 @whens
-@pytest.mark.parametrize("kind", ["item", "sure"])
+@pytest.mark.parametrize("kind", ["item", pytest.param("sure", marks=pytest.mark.long)])
 def test_whoever_leaves_while_a_worker_connects_leaves_nothing_behind(
     own_redis: RedisServer, kind: Kind, when: When
 ) -> None:
