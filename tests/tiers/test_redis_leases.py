@@ -518,9 +518,40 @@ def test_a_redis_that_hangs_costs_one_deadline(own_redis: RedisServer, key: str)
             started = time.perf_counter()
             assert await worker.leases.acquire(key, 5.0) is None
             lease.end(Ended.STORED)
-            await lease.released()
+            await ticks(5)
             assert time.perf_counter() - started < 0.1
             own_redis.resume()
+
+    run(body)
+
+
+def test_a_lease_that_ends_while_redis_hangs_keeps_nobody_waiting_once_it_is_well(
+    own_redis: RedisServer, key: str
+) -> None:
+    """As little as one that was asked for just before: Redis reads that when it comes back, and gives it to nobody."""
+    clock = TickingClock()
+
+    async def body() -> None:
+        async with workers(own_redis.url, 2, deadline=0.3, clock=clock) as (first, second):
+            (await first.wins(key)).end(Ended.STORED)
+            lease = await first.wins(key + "held")
+            own_redis.pause()
+            assert await first.leases.acquire(key + "asked for", 30.0) is None
+            lease.end(Ended.STORED)
+            await ticks(5)
+            own_redis.resume()
+            for each in ("held", "asked for"):
+                assert await until_free(second, key + each)
+
+    async def until_free(worker: Worker, key: str) -> bool:
+        """Whether the lease is free long before it runs out."""
+        for _ in range(500):
+            clock.tick(0.1)
+            if isinstance(lease := await worker.leases.acquire(key, 30.0), Lease):
+                lease.end(Ended.GONE)
+                return True
+            await asyncio.sleep(0.01)
+        return False
 
     run(body)
 
