@@ -18,6 +18,18 @@ from asgi_tiercache.codec.shape import (
     untag,
 )
 
+MOST_ALIKE = 1_000
+
+
+def distinct(keys: Sequence[Any]) -> Sequence[Any]:
+    """`keys` of a set or dict; raises where so many have one hash that putting them in would take quadratic time.
+
+    Numbers can be chosen so, by whoever writes what is stored; texts and bytes are hashed by a secret.
+    """
+    if len(keys) > MOST_ALIKE and len(set(map(hash, keys))) < len(keys) - MOST_ALIKE:
+        raise ValueError("too many keys with the same hash")
+    return keys
+
 
 class Items(Shape):
     """A list, set, frozenset, or tuple of any length, with items of one shape."""
@@ -40,7 +52,9 @@ class Items(Shape):
         if not self._item.verbatim.issuperset(map(type, items)):
             load = self._item.load
             items = [load(item) for item in items]
-        return items if self._kind is list else self._kind(items)
+        if self._kind is list:
+            return items
+        return tuple(items) if self._kind is tuple else self._kind(distinct(items))
 
 
 class FixedTuple(Shape):
@@ -86,7 +100,8 @@ class Mapping(Shape):
             name, pairs = untag(tree)
             if name != "dict":
                 raise ValueError(f"{self.label} was expected here, not {name!r}")
-            return {self._key.load(key): self._value.load(item) for key, item in pairs}
+            keys = distinct([self._key.load(key) for key, _ in pairs])
+            return dict(zip(keys, (self._value.load(item) for _, item in pairs), strict=True))
         if str not in self._key.verbatim:
             raise TypeError(f"{self.label} was expected here, not an object")
         if self._value.verbatim.issuperset(map(type, tree.values())):

@@ -24,6 +24,7 @@ from asgi_tiercache.errors import CodecError, NoFillError
 from asgi_tiercache.invalidation.knowledge import Verdict
 from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.invalidation.service import Invalidation
+from asgi_tiercache.keys.request import Memos
 from asgi_tiercache.signals import EntryRejected, Signals, WriteDropped
 from asgi_tiercache.stampede import Flight, Flights, SharedReads, Unshareable
 from asgi_tiercache.tiers.leases import NO_LEASES, WITHOUT, Busy, Ended, Lease, Leases
@@ -106,6 +107,8 @@ class Engine:
         self.signals = signals
         self.clock = clock
         self._doorkeepers = Doorkeepers()
+        self.memos = Memos()
+        """Bounds what routes remember of keys."""
         self.reclaimer = Reclaimer(memory, stack, clock)
         self.fills: Flights[Entry] = Flights()
         self.unshareable = Unshareable()

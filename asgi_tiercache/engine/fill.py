@@ -25,7 +25,19 @@ class Fill:
         begun: Monotonic clock at which somebody first waited for it.
     """
 
-    __slots__ = ("asked", "begun", "failed", "key", "refused", "running_since", "stamp", "tags", "ttl", "waits_for")
+    __slots__ = (
+        "asked",
+        "begun",
+        "failed",
+        "key",
+        "reached",
+        "refused",
+        "running_since",
+        "stamp",
+        "tags",
+        "ttl",
+        "waits_for",
+    )
 
     def __init__(self, stamp: Stamp, *, key: str = "", asked: bytes = b"", begun: float = 0.0) -> None:
         self.stamp = stamp
@@ -39,6 +51,8 @@ class Fill:
         self.tags: dict[str, None] = {}
         self.ttl: float | None = None
         self.refused = False
+        self.reached = False
+        """Whether the endpoint was called, where dependencies come before it on every request."""
         self.failed = False
         """Whether the handler failed or was not waited for; what waiters get, if anything, stands in for its answer."""
 

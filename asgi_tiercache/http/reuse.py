@@ -14,6 +14,9 @@ from asgi_tiercache.types import Header
 ERRORS = frozenset({500, 502, 503, 504})
 """The status codes in whose place a stale response may be used (RFC 5861, section 4)."""
 
+LONGEST = 1_024
+"""Bytes of all a request says to caches; it takes longer to read more than to ask the handler."""
+
 _FIELDS = frozenset({b"cache-control", b"pragma"})
 
 
@@ -47,12 +50,15 @@ class RequestDirectives:
     def parse(cls, headers: Iterable[Header]) -> RequestDirectives:
         """The directives of a request with these field lines. Never raises.
 
-        `Pragma: no-cache` counts where there is no `Cache-Control` (section 5.4, and RFC 7234 for how).
+        `Pragma: no-cache` counts where there is no `Cache-Control` (section 5.4, and RFC 7234 for how). What is too
+        long to be read is taken for a wish to be left alone.
         """
         # This runs on every hit, and hardly any request says anything: one pass over the names tells.
         lines = [line for line in headers if line[0].lower() in _FIELDS]
         if not lines:
             return NO_DIRECTIVES
+        if sum(len(value) for _, value in lines) > LONGEST:
+            return cls(no_cache=True, no_store=True)
         if any(name.lower() == b"cache-control" for name, _ in lines):
             return cls._of(Directives.parse(lines))
         pragma = [element.lower() for element in elements(lines, b"pragma")]

@@ -37,6 +37,10 @@ _UNDERSTOOD = frozenset(
 # RFC 6585, sections 3 to 6: they speak of one client or of the network between, and no cache may store them.
 _OF_ONE_CLIENT = frozenset({428, 429, 431, 511})
 
+# They speak of the request as it was sent, its header fields among others, which no URI tells: stored, they would keep
+# everybody from what one client has asked for in a wrong way. Only the http mode, which is stricter than the RFC.
+OF_ONE_REQUEST = frozenset({400, 406, 408, 411, 412, 413, 415, 416, 417, 421, 422, 425, 426})
+
 _CONTENT_RANGE = re.compile(rb"bytes (?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})/(?P<length>[0-9]{1,18}|\*)", re.I)
 
 
@@ -207,6 +211,8 @@ def _wrong_status(case: _Case) -> bool:
     if case.explicit or status in policy.status_ttl:
         return not policy.stores(status)
     if "must-understand" in case.directives and status not in _UNDERSTOOD:
+        return True
+    if policy.mode == "http" and status in OF_ONE_REQUEST:
         return True
     return not 200 <= status <= 599 or status == 304 or status in _OF_ONE_CLIENT
 

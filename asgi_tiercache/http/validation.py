@@ -17,6 +17,19 @@ _ENTITY_TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 # Section 3.2 excepts the first; the others say how the stored bytes are to be read, and these stay as they are.
 # Other fields are updated, whatever their names begin with: `Content-Type` too.
 _OF_THE_STORED_BYTES = frozenset({b"content-length", b"content-encoding", b"content-range"})
+_OF_ALL = frozenset(
+    {
+        b"cache-control",
+        b"cdn-cache-control",
+        b"content-location",
+        b"date",
+        b"etag",
+        b"expires",
+        b"last-modified",
+        b"set-cookie",  # not to be repeated, but to be told by it that the response is for nobody else
+        b"vary",
+    }
+)
 
 
 def conditions(stored: Sequence[Entry]) -> list[Header]:
@@ -79,6 +92,18 @@ def _with_all_of_vary(stored: Sequence[Header], update: list[Header]) -> list[He
         return update
     kept = [line for line in stored if line[0] == b"vary"]
     return [*(line for line in update if line[0] != b"vary" or not now <= before), *kept]
+
+
+def updated_by_one(stored: Iterable[Header], update: Iterable[Header]) -> tuple[Header, ...]:
+    """The field lines `stored`, and in place of what tells its freshness, version and variants that of `update`.
+
+    Where `update` was said to somebody with credentials, and does not say that it is for all, the rest may be of that
+    one alone: a token, or a name. Section 3.2 would have everybody given it.
+    """
+    return (
+        *(line for line in stored if line[0] not in _OF_ALL),
+        *(line for line in update if line[0] in _OF_ALL),
+    )
 
 
 def head_agrees(stored: Entry, headers: Sequence[Header]) -> bool:

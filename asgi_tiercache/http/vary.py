@@ -11,6 +11,8 @@ from asgi_tiercache.types import Header
 
 MAX_NAMES = 128
 """Field names in `Vary`; each is looked for in each request."""
+LONGEST_NORMALISED = 1_024
+"""Bytes of a value; a longer one is equal to itself alone. No browser sends a third of it, and the work is linear."""
 
 _FIELD_NAME = re.compile(TOKEN)
 _ALIASES = {"x-gzip": "gzip", "x-compress": "compress"}  # RFC 9110, section 8.4.1
@@ -32,6 +34,14 @@ def vary_names(headers: Iterable[Header]) -> tuple[str, ...] | None:
     return tuple(sorted(names))
 
 
+def is_misspelled(names: Sequence[str], headers: Iterable[Header]) -> bool:
+    """Whether the request `headers` have one of `names`, as `vary_names` gives them, with underscores for dashes.
+
+    A WSGI app takes it for that one, and what it answers would be stored for those who sent none.
+    """
+    return any(b"_" in name and name.replace(b"_", b"-").decode("latin-1") in names for name, _ in headers)
+
+
 def variant(names: Sequence[str], headers: Iterable[Header]) -> bytes:
     """What tells variants apart: each of `names` (lower case) with its normalised value in the request `headers`.
 
@@ -50,6 +60,8 @@ def normalise(name: str, value: bytes | None) -> bytes:
     """
     if value is None:
         return b""
+    if len(value) > LONGEST_NORMALISED:
+        return b"=" + _stripped(value)
     return b"=" + (_remembered if len(value) <= _REMEMBERED_BYTES else _normalised)(name, value)
 
 

@@ -40,6 +40,23 @@ FORWARDED = frozenset(
 Not those that tell who asks, such as `X-Forwarded-For`: with them in its key a response would be for one client.
 """
 
+MOST_DASHES = 6
+
+
+def underscored(name: bytes) -> frozenset[bytes]:
+    """`name` with underscores for some of its dashes, or for all.
+
+    To a WSGI app, and to whatever else takes names from CGI, all of these are one name.
+    """
+    first, *others = name.split(b"-")
+    if len(others) > MOST_DASHES:
+        return frozenset({name.replace(b"-", b"_")})
+    spellings = {first}
+    for part in others:
+        spellings = {begun + dash + part for begun in spellings for dash in (b"-", b"_")}
+    return frozenset(spellings - {name})
+
+
 # Whoever asks, and by way of whom, as far as the value is plain: addresses and names (RFC 7239, sections 5.1 and 5.2).
 _NODES = re.compile(rb"(?<![^;, \t])(?:for|by)=(?:[\w.\-]+|\"[\w.:\[\]\-]*\")", re.IGNORECASE)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Collection
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
+from weakref import WeakSet
 
 from starlette.types import Scope
 
@@ -13,16 +15,18 @@ from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.keys.credentials import OpenCredentials
 from asgi_tiercache.keys.escape import Digest, digest, encoded, qualified_name
 from asgi_tiercache.keys.form import SELECTIVE, RequestForm, RequestKey, Seen, keyed_headers, user_hash
-from asgi_tiercache.keys.forwarded import RETARGETING
+from asgi_tiercache.keys.forwarded import RETARGETING, underscored
 from asgi_tiercache.keys.withhold import Withholding
 from asgi_tiercache.types import Header
 
-__all__ = ["MEMO_BYTES", "MEMO_ENTRIES", "Pass", "RequestKey", "RequestKeys", "user_hash"]
+__all__ = ["MEMOS_BYTES", "MEMO_BYTES", "MEMO_ENTRIES", "Memos", "Pass", "RequestKey", "RequestKeys", "user_hash"]
 
 MEMO_ENTRIES = 4096
 """Keys that one route remembers at the most."""
 MEMO_BYTES = 2 * 1024 * 1024
 """Bytes sent by clients that these hold at the most."""
+MEMOS_BYTES = 8 * MEMO_BYTES
+"""The same of all routes of a cache."""
 
 # The fields of `Seen` as a plain tuple: a named one takes as long to make as all the rest of a repeated request.
 _Fingerprint: TypeAlias = tuple[
@@ -38,6 +42,44 @@ class Pass(NamedTuple):
     or a header: a credential, a condition that no cache evaluates, or one that makes another request of this."""
 
 
+class Memo(Protocol):
+    """Something that remembers what it has made of requests."""
+
+    def forget(self) -> None:
+        """Forget all of that; it is made again where it is asked for."""
+
+
+class Memos:
+    """Bounds what the routes of a cache remember together.
+
+    Args:
+        limit: Bytes sent by clients that are remembered at the most; beyond that all is forgotten.
+    """
+
+    def __init__(self, limit: int = MEMOS_BYTES) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._all: WeakSet[Memo] = WeakSet()
+        self.taken = 0
+
+    def __repr__(self) -> str:
+        return f"<Memos of {self.taken} bytes, at most {self._limit}>"
+
+    def join(self, memo: Memo) -> None:
+        """`memo` is one of those that count."""
+        with self._lock:
+            self._all.add(memo)
+
+    def take(self, weight: int) -> None:
+        """Somebody is about to remember so many bytes."""
+        with self._lock:
+            if self.taken + weight > self._limit:
+                for memo in self._all:
+                    memo.forget()
+                self.taken = 0
+            self.taken += weight
+
+
 class RequestKeys:
     """Makes the keys of one route.
 
@@ -46,13 +88,20 @@ class RequestKeys:
         namespace: Begins every key, if given.
         credentials: Headers, named in lower case, that the route reads credentials from.
         digest: Names the canonical request; not trusted to keep two of them apart.
+        memos: Bounds what this and others remember.
 
     Raises:
         ConfigError: `user=` or `key=` is a coroutine function.
     """
 
     def __init__(
-        self, policy: Policy, *, namespace: str = "", credentials: Collection[str] = (), digest: Digest = digest
+        self,
+        policy: Policy,
+        *,
+        namespace: str = "",
+        credentials: Collection[str] = (),
+        digest: Digest = digest,
+        memos: Memos | None = None,
     ) -> None:
         _refuse_coroutines(policy)
         self._withholding = Withholding(policy)
@@ -64,10 +113,13 @@ class RequestKeys:
         self._key = policy.key
         self._refusals = _refusals(policy, self._credentials)
         self._refusals |= {name: Pass(name.decode()) for name in RETARGETING if self.varies(name.decode())}
+        self._refusals |= self._misspelled(policy)
         self._watched = _watched(policy).union(self._refusals, self._form.forwarded)
         self._guards_scope = policy.mode == "explicit" and bool(self._credentials.scope)
         self._memo: dict[_Fingerprint, RequestKey] = {}
         self._memo_bytes = 0
+        self._memos = memos or Memos()
+        self._memos.join(self)
 
     def __repr__(self) -> str:
         return f"<RequestKeys, {len(self._memo)} remembered>"
@@ -140,14 +192,30 @@ class RequestKeys:
         """Whether the request field `name`, in lower case, can tell two requests of one key apart to the handler."""
         return name not in self._keyed and self._withholding.reaches(name.encode("latin-1"))
 
+    def _misspelled(self, policy: Policy) -> dict[bytes, Pass]:
+        """What some apps take for a header that counts, and nobody else sends."""
+        keyed = (name.encode() for name in policy.vary_on)
+        counting = {*RETARGETING, *self._form.forwarded, *self._credentials.headers, *keyed}
+        return {
+            spelling: Pass(name.decode())
+            for name in counting
+            for spelling in underscored(name)
+            if self.varies(spelling.decode())
+        }
+
+    def forget(self) -> None:
+        """Forget the keys that were made."""
+        self._memo.clear()
+        self._memo_bytes = 0
+
     def _made(self, fingerprint: _Fingerprint) -> RequestKey:
         seen = Seen(*fingerprint)
         made = self._form.key(seen)
         weight = seen.weight
         if len(self._memo) >= MEMO_ENTRIES or self._memo_bytes + weight > MEMO_BYTES:
-            self._memo.clear()
-            self._memo_bytes = 0
+            self.forget()
         if weight <= MEMO_BYTES:
+            self._memos.take(weight)
             self._memo[fingerprint] = made
             self._memo_bytes += weight
         return made

@@ -11,6 +11,7 @@ from starlette.types import Scope
 from asgi_tiercache.config import Policy
 from asgi_tiercache.http.conditional import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.keys.cookies import chosen_cookies, cookie_line
+from asgi_tiercache.keys.forwarded import underscored
 from asgi_tiercache.keys.host import normal_host
 from asgi_tiercache.types import Header
 
@@ -32,7 +33,8 @@ class Withholding:
         self._cookies = policy.cookies
         self._ignored = policy.ignore
         # A fill wants the whole response, whatever part of it or proof of change this client asked for.
-        self._removed = PARTIAL_AND_CONDITIONAL | {name.encode() for name in policy.ignore}
+        ignored = {name.encode() for name in policy.ignore}
+        self._removed = PARTIAL_AND_CONDITIONAL.union(ignored, *map(underscored, ignored))
         self._let_through = _PASS_SET | {name.encode() for name in policy.vary_on}
         if policy.body:
             self._let_through |= BODY_HEADERS

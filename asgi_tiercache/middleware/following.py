@@ -83,7 +83,7 @@ class Following:
         """Raise what the leader's handler has raised, if nothing may stand in for it.
 
         Not if its response had `begun`: that was no error but an answer, which broke off before this request had any of
-        it.
+        it. Nor in the HTTP modes: what the leader has sent and no key tells may be what the handler could not bear.
         """
         exchange = self._exchange
         if isinstance(error, LateResponseError):
@@ -94,7 +94,7 @@ class Following:
             return False  # what a dependency makes of the leader's request says nothing of this one
         if await self._asking.stand_in(collapsed=True):
             return True
-        if begun:
+        if begun or not exchange.route.explicit:
             return False
         raise error
 

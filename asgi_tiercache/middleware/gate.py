@@ -61,6 +61,8 @@ def _gate(endpoint: Callable[..., Any], running: _Running, name: str) -> Callabl
     def prepared(values: dict[str, Any]) -> Response | None:
         of_dependencies = values.pop(name, None) if name == _RESPONSE else values.get(name)
         fill = running.get()
+        if isinstance(fill, Fill):
+            fill.reached = True
         return fill.response(of_dependencies) if isinstance(fill, Prepared) else None
 
     gated = _async_gate(endpoint, prepared) if _is_async(endpoint) else _sync_gate(endpoint, prepared)

@@ -9,7 +9,7 @@ from starlette.types import Message
 from asgi_tiercache.engine.core import Found
 from asgi_tiercache.http import cache_status
 from asgi_tiercache.http.fields import octets_of
-from asgi_tiercache.http.validation import freshened, head_agrees, own_headers
+from asgi_tiercache.http.validation import freshened, head_agrees, own_headers, updated_by_one
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.tee import CACHE_STATUS, Tee
 from asgi_tiercache.types import Header
@@ -60,7 +60,10 @@ class HeadExchange:
         if exchange.route.policy.mode != "rfc9111" and not any(name in _VALIDATORS for name, _ in headers):
             return
         self._tee.fill.inherit(stored.tags, self._tee.fill.stamp, fresh=True)
-        updated = freshened(own_headers(stored), headers)
+        own = own_headers(stored)
+        updated = freshened(own, headers)
+        if exchange.route.minds_who_asks and exchange.request.demands.credentialed:
+            updated = updated_by_one(own, updated)
         await self._tee.see({"type": "http.response.start", "status": stored.status, "headers": updated})
         await self._tee.see({"type": "http.response.body", "body": stored.body})
         if self._tee.supersedes:

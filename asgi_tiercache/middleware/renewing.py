@@ -19,6 +19,9 @@ from asgi_tiercache.types import PART, WHOLE, Entry
 
 MADE = "made"
 """Where a response was found that the handler has just made."""
+MOST_ANTICIPATED = 8_192
+"""Bytes of a request that is kept to have its response made anew; thousands may be."""
+_LINE_BYTES = 64
 
 
 class Renewing:
@@ -78,10 +81,11 @@ class Renewing:
     def anticipate(self, entry: Entry) -> None:
         """Have `entry` made anew before it is asked for again, where the policy wants that.
 
-        The handler is given then what it is given now, which is what the key holds; but never the client's address.
+        The handler is given then what it is given now, which is what the key holds; but never the client's address. Not
+        where the request is a large one.
         """
         exchange = self._exchange
-        if not exchange.route.policy.refresh_ahead:
+        if not exchange.route.policy.refresh_ahead or _weight(exchange) > MOST_ANTICIPATED:
             return
         scope: Scope = {**exchange.handler_scope(), "client": NOBODYS_ADDRESS}
         own = {name: _copy_of(scope[name]) for name in ("session", "state") if name in scope}
@@ -93,6 +97,13 @@ class Renewing:
             Renewing(nobody, Asking(nobody, Found(held, "L1"))).refresh()
 
         exchange.engine.watch(exchange.route.place, nobody.fill_key, entry, renew)
+
+
+def _weight(exchange: Exchange) -> int:
+    """Bytes that the client made its request, and so what is kept of it, hold; roughly."""
+    scope = exchange.request.scope
+    lines = sum(_LINE_BYTES + len(name) + len(value) for name, value in scope["headers"])
+    return lines + 2 * (len(scope["path"]) + len(scope["query_string"])) + len(exchange.body)
 
 
 async def _gone() -> Message:

@@ -36,6 +36,8 @@ class Route:
         self.policy = policy
         self.name = target.template or "(unrouted)"
         self.explicit = policy.mode == "explicit"
+        self.minds_who_asks = policy.mode == "http"
+        """Whether what the handler says to somebody with credentials is for others only where it says so itself."""
         self.honours_requests = not self.explicit and policy.request_directives
         self.runs_dependencies = policy.dependencies == "always"
         self.answers_at_once = not self.runs_dependencies and not policy.verify
@@ -45,7 +47,7 @@ class Route:
             # The dependencies see the real request on hits, too: a credential is theirs to judge.
             mine = (*policy.vary_on, *(("cookie",) if policy.cookies else ()))
             keyed = policy.but(ignore=(*policy.ignore, *(name for name in _CREDENTIALS if name not in mine)))
-        self.keys = RequestKeys(keyed, namespace=namespace, credentials=target.credentials)
+        self.keys = RequestKeys(keyed, namespace=namespace, credentials=target.credentials, memos=engine.memos)
         self.speaking = _DIRECTING | self.keys.credentials
         """The request fields without any of which a request in HTTP mode demands nothing."""
         self.place = engine.place(policy)

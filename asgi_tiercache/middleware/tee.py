@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from os import PathLike
+
 import anyio.to_thread
 from starlette.types import Message, Scope
 
@@ -14,8 +16,9 @@ from asgi_tiercache.http.conditional import NOT_MODIFIED
 from asgi_tiercache.http.etag import generated_etag
 from asgi_tiercache.http.fields import OCTETS, octets_of, storable_headers, values, well_formed, with_downstream
 from asgi_tiercache.http.ranges import PARTIAL_CONTENT, completed, parse_content_range
-from asgi_tiercache.http.storing import Refuse, Store, judge_response
-from asgi_tiercache.http.validation import is_part_of
+from asgi_tiercache.http.storing import OF_ONE_REQUEST, Refuse, Store, judge_response
+from asgi_tiercache.http.validation import is_part_of, own_headers, updated_by_one
+from asgi_tiercache.http.vary import is_misspelled
 from asgi_tiercache.keys.request import RequestKey
 from asgi_tiercache.middleware.request import Request, part_of
 from asgi_tiercache.middleware.route import Route
@@ -30,6 +33,8 @@ _MOST_DIGITS = 18
 _NO_CONTENT = 204
 _SMALL = 4_096
 """Bytes below which a chunk is joined to the one before: each costs an object of its own."""
+_SAYING_NOTHING = frozenset({"incomplete", "conditional", "stale", "dependencies"})
+"""Reasons not to store a response that say nothing of what is stored."""
 _DESCRIBING = frozenset(
     {b"cache-control", b"date", b"etag", b"expires", b"last-modified", b"link", b"location", b"vary"}
 )
@@ -114,7 +119,7 @@ class Tee:
             elif kind == "http.response.body":
                 self._body(message.get("body", b""), more=message.get("more_body", False))
             elif kind == "http.response.pathsend":
-                await self._file(message["path"])
+                await self._file(message.get("path"))
             else:
                 self.refuse(kind.removeprefix("http.response."))
             if self._contradicted is not None:
@@ -156,7 +161,8 @@ class Tee:
     @property
     def supersedes(self) -> bool:
         """Whether the response, which is not stored, shows that what is stored does not hold any more."""
-        says_nothing = self.status >= 500 or self.refusal in ("incomplete", "conditional", "stale")
+        of_this_one = self.status in OF_ONE_REQUEST and not self._route.explicit
+        says_nothing = self.status >= 500 or of_this_one or self.refusal in _SAYING_NOTHING
         of_the_request = self._request.demands.directives.no_store or self._partial
         return self.entry is None and self.stand_in is None and not says_nothing and not of_the_request
 
@@ -256,6 +262,8 @@ class Tee:
             return verdict.reason
         if not self._ran_the_chosen_route():
             return "other-route"
+        if self._route.runs_dependencies and not self.fill.reached:
+            return "dependencies"  # or middleware: they have refused this request, and may let the next one pass
         return self._obstacle(verdict) or verdict
 
     def _obstacle(self, verdict: Store) -> str | None:
@@ -266,9 +274,8 @@ class Tee:
             return "range"  # it may speak of the range alone, and would answer those who ask for no part
         if too_many(self.tags()):
             return "too-many-tags"
-        request = self._request
-        if verdict.vary and not self._route.variants.has_room(request.key, request.scope, verdict.vary):
-            return "too-many-variants"
+        if verdict.vary and is_misspelled(verdict.vary, self._scope["headers"]):
+            return "vary"
         return None
 
     def _ran_the_chosen_route(self) -> bool:
@@ -344,9 +351,12 @@ class Tee:
         elif chunk:
             chunks.append(bytearray(chunk))
 
-    async def _file(self, path: str) -> None:
+    async def _file(self, path: object) -> None:
         limit = min(self._route.policy.files, self._route.policy.max_body)
-        body = await anyio.to_thread.run_sync(_read_small, path, limit) if limit else None
+        body = None
+        # A number would be an open file of the process's, which reading it would close.
+        if limit and isinstance(path, str | PathLike):
+            body = await anyio.to_thread.run_sync(_read_small, path, limit)
         if body is None:
             return self.refuse("pathsend")
         self._body(body, more=False)
@@ -407,6 +417,9 @@ class Tee:
         body = b"" if begun else self._content()
         flags = Flag.SHARED if verdict.shared else Flag.NONE
         kept = with_downstream(storable_headers(self._headers, verdict.without), policy.downstream)
+        validated = self._validation.validated if self._validation is not None else None
+        if validated is not None and self._route.minds_who_asks and self._request.demands.credentialed:
+            kept = updated_by_one(own_headers(validated), kept)
         if self._route.runs_dependencies:
             # Others may be what a dependency says of this request; on a hit its own dependencies say them anew.
             kept = tuple(line for line in kept if line[0] in _DESCRIBING or line[0].startswith(b"content-"))
@@ -431,10 +444,10 @@ class Tee:
         )
 
 
-def _read_small(path: str, limit: int) -> bytes | None:
+def _read_small(path: str | PathLike[str], limit: int) -> bytes | None:
     try:
         with open(path, "rb") as file:
             body = file.read(limit + 1)
-    except OSError:
+    except (OSError, ValueError):  # the latter of a name that no file can have
         return None  # the server will find out by itself
     return body if len(body) <= limit else None

@@ -146,7 +146,7 @@ class PostAnswer:
         told = route.keys.withhold(as_get, key)
         if told["headers"] != headers or told["query_string"] != as_get["query_string"]:
             return None
-        if any(told.get(name) is not as_get.get(name) for name in ("client", "session", "user", "auth")):
+        if any(told.get(name) is not as_get.get(name) for name in ("client", "session", "user", "auth", "extensions")):
             return None
         request = Request(as_get, key, choice.path_params, demands_of(route, as_get))
         return cls(engine, route, request)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_tiercache.http.conditional import NOT_MODIFIED
+from asgi_tiercache.http.fields import octets_of
 from asgi_tiercache.http.reuse import ERRORS
 from asgi_tiercache.http.validation import conditions, freshened, own_headers, selected
 from asgi_tiercache.types import Entry, Header
@@ -110,8 +111,9 @@ class ValidatingApp:
 
     async def _start(self, message: Message) -> None:
         status = self.status = message["status"]
-        if status == NOT_MODIFIED and self._conditional:
-            await self._not_modified([(bytes(name), bytes(value)) for name, value in message.get("headers", ())])
+        headers = octets_of(message.get("headers", ())) if status == NOT_MODIFIED and self._conditional else None
+        if headers is not None:
+            await self._not_modified(headers)
         elif status not in ERRORS or not await self._stand_in(status):
             self._began = True
             await self._client_send(message)

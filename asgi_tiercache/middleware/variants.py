@@ -16,6 +16,8 @@ from asgi_tiercache.tiers.leases import WITHOUT, Ended, Lease
 from asgi_tiercache.types import MARKER, Entry
 
 MAX_VARIANTS = 32
+"""Of one key, in memory and in its marker; what had to go is left in lower tiers for its time, where it is one key of
+those that a route may have."""
 MAX_OTHERS = 8
 """Stored responses of other variants that a handler is asked about at the most."""
 _BY_MIDDLEWARE = frozenset({"accept-encoding", "origin"})
@@ -46,6 +48,11 @@ class Variants:
         self._place = place
         self._varies = varies
         self._remembered: dict[tuple[object, ...], VariantKey] = {}
+        engine.memos.join(self)
+
+    def forget(self) -> None:
+        """Forget which requests were found to choose which variant."""
+        self._remembered.clear()
 
     def choose(self, key: RequestKey, vary: Sequence[str], scope: Scope) -> VariantKey:
         """The variant that answers the request, once it is known which fields matter."""
@@ -56,9 +63,11 @@ class Variants:
         if chosen is None:
             chosen = self._made(key, vary, scope)
             # Not what is long: clients must not be able to fill memory with URLs, or with lines without a value.
-            if len(key.canonical) + sum(len(name) + len(value) for name, value in lines) <= _REMEMBERED_BYTES:
+            weight = len(key.canonical) + sum(len(name) + len(value) for name, value in lines)
+            if weight <= _REMEMBERED_BYTES:
                 if len(self._remembered) >= _REMEMBERED:
-                    self._remembered.clear()
+                    self.forget()
+                self._engine.memos.take(2 * weight)  # once more in what was made of them
                 self._remembered[sent] = chosen
         return chosen
 
@@ -67,12 +76,6 @@ class Variants:
         values = variant(vary, scope["headers"])
         name = digest(values)
         return VariantKey(f"{key.text}:{name}", frame(key.canonical, values), name)
-
-    def has_room(self, key: RequestKey, scope: Scope, vary: Sequence[str]) -> bool:
-        """Whether one more response may be stored below `key`, or takes the place of one that is."""
-        fields = self._telling(vary)
-        known = self._known(key, fields)
-        return len(known) < MAX_VARIANTS or self.choose(key, fields, scope).name in known
 
     def keep(
         self,
@@ -92,7 +95,7 @@ class Variants:
         entry.vary = self._telling(vary)
         marker = self._marker_of(key)
         if marker is not None and entry.vary != marker.vary:
-            if not entry.vary and self.has_room(key, scope, marker.vary):
+            if not entry.vary and self._has_room(key, scope, marker.vary):
                 entry.vary = marker.vary
             elif entry.created < marker.created:
                 lease.end(Ended.NOTHING)
@@ -101,11 +104,11 @@ class Variants:
             self._engine.keep(self._place, key.text, entry, lease=lease, fill=fill)
             return
         chosen = self.choose(key, entry.vary, scope)
-        names = dict.fromkeys((*self._known(key, entry.vary), chosen.name))
+        names = self._with(chosen.name, key, entry.vary)
         entry.canonical = chosen.canonical
         until = _end(entry) if marker is None or marker.vary != entry.vary else max(_end(entry), _end(marker))
         self._engine.keep(self._place, chosen.text, entry, fill=fill)
-        self._engine.keep(self._place, key.text, self._marker(entry, key, tuple(names), until), lease=lease)
+        self._engine.keep(self._place, key.text, self._marker(entry, key, names, until), lease=lease)
 
     def give(
         self,
@@ -165,6 +168,28 @@ class Variants:
         if marker is None or marker.vary != vary:
             return ()
         return tuple(value.decode("ascii") for _, value in marker.headers)
+
+    def _has_room(self, key: RequestKey, scope: Scope, fields: tuple[str, ...]) -> bool:
+        """Whether one more response may be stored below `key` without another having to go."""
+        known = self._known(key, fields)
+        return len(known) < MAX_VARIANTS or self.choose(key, fields, scope).name in known
+
+    def _with(self, name: str, key: RequestKey, vary: tuple[str, ...]) -> tuple[str, ...]:
+        """The variants below `key` once `name` is one.
+
+        Of too many, one goes that nobody has asked for again, or the oldest: were the new one refused, whoever comes
+        first with values of no use could keep out all others.
+        """
+        known = self._known(key, vary)
+        if name in known:
+            return known
+        if len(known) >= MAX_VARIANTS:
+            held = self._place.bucket.held
+            copies = {each: held.get(f"{key.text}:{each}") for each in known}
+            gone = next((each for each, copy in copies.items() if copy is None or not copy.used), known[0])
+            self._place.bucket.discard(f"{key.text}:{gone}")
+            known = tuple(each for each in known if each != gone)
+        return (*known, name)
 
     def _marker_of(self, key: RequestKey) -> Entry | None:
         now = self._engine.clock.monotonic()

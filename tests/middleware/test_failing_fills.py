@@ -42,10 +42,9 @@ class Service:
         await until(lambda: is_idle(self.cache))
 
 
-@EXPLICIT_AND_HTTP
-def test_an_exception_is_raised_to_all_who_wait_and_the_handler_runs_once(policy: Policy) -> None:
+def test_an_exception_is_raised_to_all_who_wait_and_the_handler_runs_once() -> None:
     async def test() -> None:
-        service = Service(policy)
+        service = Service(POLICY)
         production, asking = await service.crowd()
         production.order(LookupError("as it is"))
         for each in asking:

@@ -126,7 +126,7 @@ def test_a_304_becomes_the_complete_response_as_it_updates_it() -> None:
                 (b"etag", ETAG),
                 (b"cache-control", b"max-age=9"),
                 (b"y", b"new"),
-                (b"Age", b"5"),
+                (b"age", b"5"),
                 (b"content-length", b"6"),
             ),
             body(b"stored"),

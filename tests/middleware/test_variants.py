@@ -107,23 +107,37 @@ def test_a_keyed_header_makes_no_variants_below_its_keys() -> None:
 
 
 def test_the_variants_of_a_key_are_bounded() -> None:
-    handler = _by("accept-language")
-    client = client_of(handler, Policy(ttl=60))
+    cache = TierCache()
+    client = client_of(_by("accept-language"), Policy(ttl=60), cache=cache)
     for number in range(40):
         client.get("/", headers={"accept-language": f"x-{number}"})
-    for number in (0, 31):
+    assert len(cache.engine.memory.bucket(Policy(ttl=60).region)) == 33  # with the marker
+    for number in (8, 39):
         assert_hit(client.get("/", headers={"accept-language": f"x-{number}"}))
-    for _ in range(2):
-        response = client.get("/", headers={"accept-language": "x-39"})
-        assert response.text == "x-39"
-        assert_miss(response)
+    response = client.get("/", headers={"accept-language": "x-7"})
+    assert response.text == "x-7"
+    assert_miss(response, stored=True)
 
 
-def test_one_variant_too_many_does_not_claim_to_be_stored() -> None:
+def test_one_variant_too_many_takes_the_place_of_one_that_nobody_has_asked_for_again() -> None:
+    cache = TierCache()
+    client = client_of(_by("accept-language"), Policy(ttl=60), cache=cache)
+    for number in (0, 0, *range(1, 34)):
+        response = client.get("/", headers={"accept-language": f"x-{number}"})
+    assert_miss(response, stored=True)
+    assert len(cache.engine.memory.bucket(Policy(ttl=60).region)) == 33
+    assert_hit(client.get("/", headers={"accept-language": "x-33"}))
+    assert_hit(client.get("/", headers={"accept-language": "x-0"}))
+    assert_miss(client.get("/", headers={"accept-language": "x-1"}), stored=True)
+
+
+def test_where_all_have_been_asked_for_again_the_oldest_goes() -> None:
     client = client_of(_by("accept-language"), Policy(ttl=60))
     for number in range(33):
-        response = client.get("/", headers={"accept-language": f"x-{number}"})
-    assert_miss(response, stored=False)
+        for _ in range(2):
+            client.get("/", headers={"accept-language": f"x-{number}"})
+    assert_hit(client.get("/", headers={"accept-language": "x-32"}))
+    assert_miss(client.get("/", headers={"accept-language": "x-0"}), stored=True)
 
 
 @pytest.mark.parametrize(
