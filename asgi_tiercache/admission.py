@@ -19,6 +19,8 @@ COUNTED = 256
 """Of the last ones, about so many count for that."""
 SHORTEST_WINDOW = 60.0
 """Seconds that a window lasts at the least."""
+LONGEST_WINDOW = 86_400.0
+"""Seconds that a window lasts at the most: whoever has used up `max_keys` must not close a route for a month."""
 QUIET_WORDS = 4096
 """Words of eight bytes that a route may keep though few keys are new there."""
 MOST_WORDS = 8 * 1024 * 1024
@@ -156,8 +158,8 @@ class Admission:
     2. In each window, `FIRST_SIGHT` keys are stored at first sight; half of `max_keys`, if that is less.
     3. Then what was asked for before is stored, and what was not is remembered. Where enough of that comes again, a
        sample will do, to see that it goes on: whoever serves a million pages hardly notices.
-    4. From `max_keys` on nothing is, until the window is over: as long as what was stored in it may live. A client who
-       asks for each of his keys several times comes to that.
+    4. From `max_keys` on nothing is, until the window is over: as long as what was stored in it may live, a day at the
+       most. A client who asks for each of his keys several times comes to that.
 
     What is remembered grows with the keys that there are: most routes come to a few hundred bytes.
 
@@ -205,7 +207,7 @@ class Admission:
         with self._doorkeepers.lock:
             if now - self._began >= self._longest:
                 self._turn(now)
-            self._longest = max(self._longest, lifetime)
+            self._longest = max(self._longest, min(lifetime, LONGEST_WINDOW))
             if self._remembered is None:
                 self._remembered = self._doorkeepers.pair(self._max)
             asked, stored = self._remembered

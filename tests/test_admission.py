@@ -102,6 +102,14 @@ def test_a_window_ends_with_the_longest_lifetime_in_it_and_the_next_has_room_aga
     assert admission.admits("new", 2 * HOUR + 2, HOUR)
 
 
+def test_a_window_ends_after_a_day_however_long_its_keys_live() -> None:
+    admission = an_admission(100)
+    for _ in range(3):
+        admitted(admission, range(150), 1.0, lifetime=31 * 24 * HOUR)
+    assert not admission.admits("new", 23 * HOUR, HOUR)
+    assert admission.admits("new", 24 * HOUR + 2, HOUR)
+
+
 def test_where_what_was_not_stored_comes_again_nearly_everything_is_stored_at_first_sight() -> None:
     """A shop of many pages, of which each is asked for again; while a flood of others comes to little."""
     admission = an_admission(1_000_000)
