@@ -31,6 +31,7 @@ _paths = partial(_attack, "test_keys_paths")
 _queries = partial(_attack, "test_keys_queries")
 _collisions = partial(_attack, "test_keys_collisions")
 _identity = partial(_attack, "test_identity")
+_attacks = partial(_attack, "test_attacks")
 _responses = partial(_attack, "test_responses")
 _stored = partial(_attack, "test_stored_bytes")
 _cardinality = partial(_attack, "test_cardinality")
@@ -148,6 +149,8 @@ KEYS = (
         "under_a_strict_policy_it_passes_by_or_is_withheld",
         "what_is_ignored_reaches_nobody",
         "what_is_keyed_keeps_them_apart_and_each_has_hits",
+        "hostile.test_attacks::test_who_asks_by_the_word_of_a_proxy_or_a_token_gets_and_gives_only_their_own",
+        "hostile.test_attacks::test_a_certificate_that_the_policy_withholds_makes_no_answer_to_a_post_one_for_all",
     ),
     _identity(
         "credentials in odd spellings, empty, repeated, in the query",
@@ -156,6 +159,57 @@ KEYS = (
         "a_header_name_that_no_server_should_pass_on_reaches_no_strict_handler",
         "credentials_in_the_query_are_part_of_the_key",
         "credentials_in_the_query_that_are_dropped_are_withheld_and_declared_ones_are_refused_at_start",
+    ),
+)
+
+POISON = (
+    _attacks(
+        "a header, parameter or body that provokes an error (400, 413, 422, ...)",
+        "errors that speak of one request are stored for nobody in HTTP mode, and drop nothing",
+        "an_error_that_one_request_has_provoked_is_stored_for_nobody",
+        "nor_does_it_drop_what_is_stored_for_all",
+        "nor_is_a_parameter_in_a_header_that_fastapi_refuses",
+    ),
+    _attacks(
+        "a header that makes the handler raise",
+        "in the HTTP modes whoever waits asks the handler itself",
+        "a_request_that_the_handler_cannot_bear_fails_nobody_else_who_asks_meanwhile",
+    ),
+    _attacks(
+        "what one user is told beside a 304, or in answer to HEAD",
+        "updates only freshness, version and variants",
+        "what_a_user_is_told_beside_a_304_or_an_answer_to_head_is_no_other_ones",
+        "nor_is_it_for_those_who_wait_while_the_response_is_validated",
+    ),
+    _attacks(
+        'a refusal by `dependencies="always"`',
+        "stored only where the handler was reached",
+        "what_is_said_to_those_whom_dependencies_refuse_is_for_nobody_else",
+    ),
+    _attacks(
+        "underscores in place of hyphens in header names",
+        "pass by, or are withheld",
+        "no_underscore_makes_a_header_count_to_the_app_and_not_to_the_key",
+        "nor_makes_one_a_credential_of_nobody",
+        "nor_does_one_stand_in_for_a_keyed_header",
+        "nor_does_one_get_past_what_the_policy_withholds",
+        "nor_does_one_get_past_vary",
+    ),
+    _attacks(
+        "absolute and odd request targets, upgrades, `Expect`, contradictory framing, on the wire",
+        "nothing of them answers an ordinary request",
+        "hostile.test_attacks_on_the_wire::test_no_odd_request_is_answered_for_an_ordinary_one",
+    ),
+    _attacks(
+        "values chosen to use up the variants of a key",
+        "the one that nobody has asked for again goes first",
+        "variants_that_nobody_needs_keep_none_out_that_others_ask_for",
+    ),
+    _attacks(
+        "values of 64 KB in headers that are normalised or parsed",
+        "beyond 1 KiB compared as they are, or taken for `no-store`",
+        "a_value_that_is_too_long_to_be_normalised_is_equal_to_itself_alone",
+        "directives_too_many_to_be_read_are_a_wish_to_be_left_alone",
     ),
 )
 
@@ -212,6 +266,8 @@ RESPONSES = (
         "a_body_that_is_no_byte_string_reaches_the_server_as_it_is",
         "messages_out_of_turn_make_no_response_for_others",
         "a_buffer_and_a_message_that_the_app_uses_again_do_no_harm",
+        "hostile.test_attacks::test_a_304_that_is_none_is_for_the_server_to_judge",
+        "hostile.test_attacks::test_a_file_is_read_by_its_name_alone",
     ),
     _responses(
         "bodies of 1 GB, without end, in a million pieces, that drip",
@@ -259,6 +315,11 @@ STORED = (
         "a_value_of_another_type_is_computed_anew",
         "a_response_in_the_place_of_a_value_is_none",
         "no_exception_is_made_but_those_that_the_policy_names",
+    ),
+    _attacks(
+        "numbers of a set or mapping that were chosen to have one hash",
+        "more than 1,000 of one hash are no value",
+        "stored_numbers_that_all_have_one_hash_are_no_value",
     ),
     _stored(
         "lists of variants that point at each other",
@@ -309,6 +370,9 @@ CARDINALITY = (
         "different requests without end",
         "whatever is remembered by key, path, header or tag is bounded",
         "hostile.test_cardinality_of_everything::test_nothing_grows_with_the_number_of_different_requests",
+        "hostile.test_attacks::test_what_all_routes_remember_of_requests_is_bounded_together",
+        "hostile.test_attacks::test_so_is_what_they_remember_of_variants",
+        "hostile.test_attacks::test_a_large_request_is_not_kept_to_be_asked_again",
     ),
 )
 
@@ -343,6 +407,7 @@ LOGS = (
 
 TABLES = {
     "Keys and identity": KEYS,
+    "Poison": POISON,
     "Responses": RESPONSES,
     "Bytes in Redis": STORED,
     "Very many keys": CARDINALITY,
