@@ -22,7 +22,7 @@ from asgi_tiercache.invalidation.log import MAX_PATTERNS, Answer, Appended, Purg
 from asgi_tiercache.invalidation.scripts import APPEND, CONFIRM, MAX_FIELDS
 from asgi_tiercache.tiers.breaker import Breaker, describe
 from asgi_tiercache.tiers.clients import Script
-from asgi_tiercache.tiers.redis import RedisLink
+from asgi_tiercache.tiers.redis import RedisLink, is_wrong_type
 
 T = TypeVar("T")
 
@@ -148,7 +148,7 @@ class RedisLog:
         try:
             found = _list(await self._link.command("HMGET", self._keys[0], *fields), len(fields))
         except ResponseError as error:
-            if not str(error).startswith("WRONGTYPE"):
+            if not is_wrong_type(error):
                 raise
             return [None] * len(fields)
         if not all(value is None or type(value) is bytes for value in found):
@@ -156,7 +156,13 @@ class RedisLog:
         return found
 
     async def _xrange(self, first: bytes) -> list[Record]:
-        return self._records(_list(await self._link.command("XRANGE", self._keys[1], first, "+", "COUNT", PAGE)))
+        try:
+            found = _list(await self._link.command("XRANGE", self._keys[1], first, "+", "COUNT", PAGE))
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            return []  # a gap: the next invalidation makes another stream
+        return self._records(found)
 
     async def _append(self, arguments: tuple[str | int | bytes, ...], *, replicate: bool) -> Appended:
         (epoch, id_, previous, everything), replicas = await self._recorded(arguments, replicate=replicate)

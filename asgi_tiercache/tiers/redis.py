@@ -116,7 +116,7 @@ class RedisLink:
         if isinstance(self._clients.get(), ClusterClient):
             async with self.slot:
                 replies = await self._clients.get().each([("GET", key) for key in keys])
-            return _replies([None if _is_wrong_type(reply) else reply for reply in replies])  # as MGET does
+            return _replies([None if is_wrong_type(reply) else reply for reply in replies])  # as MGET does
         found: list[bytes | None] = await self.ask(b"MGET", *keys)
         return found
 
@@ -256,7 +256,7 @@ class RedisTier(Tier):
                 return [data] if type(data) is bytes or data is None else _checked([data], 1)
             return _checked(await self._link.ask_many(list(map(self._key, keys))), len(keys))
         except Exception as error:
-            if len(keys) == 1 and _is_wrong_type(error):
+            if len(keys) == 1 and is_wrong_type(error):
                 return [_NO_STRING]  # somebody else's key, which says nothing of Redis
             raise TierError(f"{self.name}: {describe(error)}") from error
 
@@ -332,7 +332,8 @@ class RedisTier(Tier):
             raise TierError(f"{self.name}: {describe(error)}") from error
 
 
-def _is_wrong_type(reply: object) -> bool:
+def is_wrong_type(reply: object) -> bool:
+    """Whether `reply` is the error of a key that holds something else than the command is for."""
     return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
 
 
