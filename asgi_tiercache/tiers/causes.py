@@ -26,7 +26,7 @@ class Cause(enum.Enum):
     REFUSAL = "refusal"
     """That of this operation: the tier has answered, and will not do it. Others it may."""
     UNASKED = "unasked"
-    """Ours: the tier was not even asked. Too much is under way here, or the event loop is ending or another client's."""
+    """Ours: the tier was not even asked. Too much is under way here, or it cannot be asked from this event loop."""
 
 
 _UNASKED = (BusyError, MaxConnectionsError, WrongLoopError)

@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from asgi_tiercache.errors import ConfigError, TierError
 from asgi_tiercache.tiers.addresses import maker, without_secrets
 from asgi_tiercache.tiers.breaker import describe
-from asgi_tiercache.tiers.clients import Argument, Client, Command, Script
+from asgi_tiercache.tiers.clients import Argument, Client, Command, Script, SingleClient
 from asgi_tiercache.tiers.cluster import ClusterClient
 from asgi_tiercache.tiers.connections import KeptConnections
 from asgi_tiercache.tiers.given import GivenClient
@@ -76,7 +76,7 @@ class RedisLink:
         # redis-py's pool raises where it has no connection left; a moment's wait under the deadline is better.
         self._slots = PerLoop(lambda: asyncio.Semaphore(self.at_once))
         self._clients = PerLoop(make, _close)
-        self._kept = PerLoop(lambda: KeptConnections(self._clients.get().redis, limit=MAX_AT_ONCE))
+        self._kept = PerLoop(self._keep)
         # A given client keeps its connections to itself, and in a cluster there is one pool for each node.
         self._past_the_pool = self._given is None and urlsplit(url or "").scheme.partition("+")[2] != "cluster"
 
@@ -106,6 +106,13 @@ class RedisLink:
             if kept.available:
                 return kept.ask(*command)
         return self.command(command[0].decode(), *command[1:])
+
+    def _keep(self) -> KeptConnections:
+        client = self._clients.get()
+        kept = KeptConnections(client.redis, limit=MAX_AT_ONCE)
+        if isinstance(client, SingleClient):
+            client.on_leave = kept.leave
+        return kept
 
     async def ask_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """What stands under each of `keys`, wherever they are in a cluster. Takes a slot where it needs one.
