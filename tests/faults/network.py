@@ -122,7 +122,7 @@ BROKEN = (
     Row(name="reply cut short, connection ended", **network(Fault(closed_after=3)), clients=AT_ONCE, rare=True),
     _garbled("random bytes", b"\xff\x00*\x13"),
     _garbled("an integer", b":5\r\n"),
-    _garbled("an error", b"-ERR no\r\n", rare=True),
+    _garbled("an error", b"-ERR no\r\n", opens=None, rare=True),
     _garbled("an empty list", b"*0\r\n", rare=True),
     _garbled("nil", b"$-1\r\n", opens=None, rare=True),
     _garbled("OK", b"+OK\r\n", opens=None, rare=True),

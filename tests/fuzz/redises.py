@@ -35,6 +35,9 @@ class _Transport:
     def write(self, data: bytes) -> None:
         pass
 
+    def is_closing(self) -> bool:
+        return self.aborted
+
     def abort(self) -> None:
         self.aborted = True
 
