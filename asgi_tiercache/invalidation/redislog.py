@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from asgi_tiercache.config import LONGEST_LIFETIME
@@ -36,6 +37,8 @@ REPLICA_MS = 100
 """How long an invalidation waits for a replica to confirm it."""
 PATIENCE = 2.0
 """Seconds beyond that after which a server that has not answered is taken to hang."""
+_ENDED = (RedisConnectionError, RuntimeError)
+"""What is raised on a connection that has ended; the latter by uvloop."""
 _HEAD = (b"epoch", b"clock", b"floor", b"soft", b"patterns")
 _COUNTED = 20
 """Bits of a position that count within a millisecond."""
@@ -141,7 +144,12 @@ class RedisLog:
     # ---- commands: what comes back may be anything, and what it cannot be raises within `_run`, too ----
 
     async def _confirm(self) -> Answer:
-        epoch, clock, floor, soft = await self._eval(CONFIRM, secrets.token_hex(8), LOG_LENGTH, self._trusting)
+        arguments = secrets.token_hex(8), LOG_LENGTH, self._trusting
+        try:
+            answer = await self._eval(CONFIRM, *arguments)
+        except _ENDED:  # perhaps long ago, unnoticed: that says little of now
+            answer = await self._eval(CONFIRM, *arguments)
+        epoch, clock, floor, soft = answer
         return Answer(_text(epoch), _position(clock), _position(floor), (), _position(soft))
 
     async def _hmget(self, fields: list[bytes]) -> list[bytes | None]:

@@ -18,11 +18,13 @@ from asgi_tiercache.errors import TierError
 from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.invalidation.log import MAX_PATTERNS, Purge, position_at
 from asgi_tiercache.invalidation.redislog import RedisLog
+from asgi_tiercache.signals import TierFailed
 from asgi_tiercache.testing import TickingClock
 from asgi_tiercache.tiers.breaker import Breaker
 from asgi_tiercache.tiers.redis import RedisLink
 from asgi_tiercache.types import SystemClock
 from tests.engine.doubles import written
+from tests.faults.proxy import Fault, FaultProxy
 from tests.servers import RedisServer
 from tests.tiers.doubles import Recorder
 
@@ -615,6 +617,20 @@ def test_a_replica_cannot_confirm_that_nothing_was_invalidated(own_redis: RedisS
         await log.confirm()
 
     with_log(redises, use)
+
+
+def test_a_connection_that_ended_unnoticed_does_not_leave_the_question_unanswered(own_redis: RedisServer) -> None:
+    async def body() -> None:
+        with FaultProxy(own_redis.port) as proxy:
+            signals = Recorder()
+            breaker = Breaker(tier="L2", deadline=DEADLINE, clock=SystemClock(), signals=signals)
+            log = RedisLog(RedisLink(proxy.url), breaker)
+            epoch = (await log.confirm()).epoch
+            proxy.begin(Fault(reset_after=0, on="open"))
+            assert (await log.confirm()).epoch == epoch
+            assert signals.of(TierFailed) == []
+
+    asyncio.run(body())
 
 
 def test_a_server_that_is_gone_is_a_tier_error(own_redis: RedisServer) -> None:
