@@ -47,8 +47,10 @@ async def heard(first: Worker, second: Worker, key: str) -> bool:
     if not isinstance(lease, Lease):
         return False
     busy = await second.leases.acquire(key, LEASE)
-    if not isinstance(busy, Busy):
-        lease.end(Ended.GONE)
+    if not isinstance(busy, Busy):  # each may have asked a master of its own
+        for each in (lease, busy):
+            if isinstance(each, Lease):
+                each.end(Ended.GONE)
         return False
     waiting = asyncio.create_task(busy.wait(LEASE))
     await asyncio.sleep(0.2)

@@ -43,8 +43,9 @@ REFRESH_SECONDS = 60.0
 """Seconds that a fill may take for which nobody waits; and after which nobody joins one any more."""
 MAX_SKEW = 3_600.0
 """Seconds that another machine's wall clock may be ahead of this one's; what is dated later would never grow old."""
-LEASE_SECONDS = 3.0
-"""Seconds for which a worker that has died keeps the others from filling."""
+LEASE_SECONDS = 1.5
+"""Seconds for which a worker that has died keeps the others from filling. A third of that costs most fills no renewal;
+and an event loop that is held up for a second keeps its lease."""
 
 Renewal: TypeAlias = Literal["stored", "found", "elsewhere", "nothing"]
 """What came of renewing an entry: it was made; another worker had made it, or is doing so; it may not be stored."""

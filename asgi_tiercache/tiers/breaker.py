@@ -22,7 +22,7 @@ State = Literal["closed", "open", "half_open"]
 FAILURES = 3
 """Failures in a row that open the breaker; one timeout does it alone, since each further one would cost a deadline."""
 FIRST_BACK_OFF = 0.25
-LONGEST_BACK_OFF = 4.0
+LONGEST_BACK_OFF = 2.0
 AT_ONCE = 48
 """Calls of one event loop that are under way at a time."""
 AT_FIRST = 4

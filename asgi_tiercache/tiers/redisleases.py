@@ -32,7 +32,9 @@ RENEWED_FOR = 60.0
 """Seconds after which a lease is not renewed any more: a handler that never returns is not waited for."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 1.0
-"""Seconds between two looks at a lease, growing, where no message can be heard."""
+"""Seconds between two looks at a lease, growing, where no message can be heard; and between two tries to end one."""
+LOOKS = 4
+"""At the breaker, which costs nothing, between two questions whether Redis is still there."""
 DEAF_FOR = 60.0
 """Seconds for which a refusal to listen is remembered: access rules do not change by themselves."""
 
@@ -104,16 +106,15 @@ class RedisLeases:
         except RuntimeError:
             return None  # this loop is ending
         try:
-            reply = await self.ask(
-                lambda: self._link.ask(b"SET", name, token, b"NX", b"PX", _ms(seconds)), patient=False
-            )
+            reply = await self.ask(lease.take, patient=False)
         except asyncio.CancelledError:
-            lease.end(Ended.GONE)
-            lease.keep()  # Redis may have heard of it
+            lease.give_back()
             raise
         if reply is True or reply == b"OK":
             lease.keep()
             return lease
+        if isinstance(reply, TierError):
+            lease.give_back()
         return RedisBusy(self, name, seconds) if reply is None else None
 
     async def aclose(self) -> None:
@@ -146,13 +147,20 @@ class RedisLeases:
             self._signals.emit(TierFailed(self._breaker.tier, "lease", describe(reply)))
         return reply
 
+    async def take(self, name: bytes, token: bytes, seconds: float) -> Any:
+        """What Redis says to the wish for a lease, not under the breaker: True or `b"OK"` where it was free."""
+        return await self._link.ask(b"SET", name, token, b"NX", b"PX", _ms(seconds))
+
     async def renew(self, name: bytes, token: bytes, seconds: float) -> Any:
         """1: the lease is good for `seconds` from when this was sent; 0: it is somebody else's, or gone."""
         return await self.ask(lambda: self._run(RENEW, name, token, _ms(seconds)))
 
-    async def release(self, name: bytes, token: bytes, ended: Ended) -> None:
-        """Delete the lease if it is still the one of `token`, and tell whoever waits; of what is stored in any case."""
-        await self.ask(lambda: self._run(RELEASE, name, token, ended.value.encode()))
+    async def release(self, name: bytes, token: bytes, ended: Ended) -> Any:
+        """Delete the lease if it is still the one of `token`, and tell whoever waits; of what is stored in any case.
+
+        A `TierError`: Redis has not said that it did.
+        """
+        return await self.ask(lambda: self._run(RELEASE, name, token, ended.value.encode()))
 
     async def wait(self, name: bytes, seconds: float, limit: float) -> Ended:
         """Wait for the lease `name`, taken for `seconds` at a time, for at most `limit` seconds."""
@@ -186,10 +194,14 @@ class RedisLeases:
     async def _watch(self, messages: Messages) -> None:
         """Ask Redis whether it is still there, while anybody waits for a message: from a dead one none comes.
 
-        One question, however many wait. Where it is not answered, they hear so.
+        One question, however many wait. Where it is not answered, they hear so; sooner where others have found out.
         """
+        pause = self._breaker.deadline.seconds / 2 / LOOKS
         while messages.awaited:
-            await self.clock.sleep(self._breaker.deadline.seconds / 2)
+            for _ in range(LOOKS):
+                await self.clock.sleep(pause)
+                if self._breaker.is_open:
+                    break
             if messages.awaited and isinstance(await self.ask(self._ping), TierError):
                 await messages.aclose()
 
@@ -230,7 +242,7 @@ class RedisLeases:
 
     async def _let_go(self, held: dict[asyncio.Task[None], RedisLease]) -> None:
         for lease in held.values():
-            lease.end(Ended.GONE)
+            lease.let_go()
         if held:
             await asyncio.wait(held, timeout=self._breaker.deadline.seconds)
         for task in tuple(held):  # each takes itself out as it ends
@@ -250,6 +262,9 @@ class RedisLease(Lease):
         self._held = held
         self._until = leases.clock.monotonic() + seconds
         self._taken = False
+        self._asked = False
+        self._in_vain = False
+        self._closing = False
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._keeper: asyncio.Task[None]
 
@@ -267,6 +282,24 @@ class RedisLease(Lease):
     async def released(self) -> None:
         """Return once Redis has been told that the lease has ended, or need not be."""
         await asyncio.wait([self._keeper])
+
+    def take(self) -> Awaitable[Any]:
+        """Ask Redis for it."""
+        self._asked = True
+        return self._leases.take(self._name, self._token, self._seconds)
+
+    def give_back(self) -> None:
+        """End it, though Redis has not said that it was given: one that hung hears of the question when it is well."""
+        if self._asked:
+            self.end(Ended.GONE)
+            self.keep()
+
+    def let_go(self) -> None:
+        """End it for good: Redis is told once more, if it has not been yet."""
+        self._closing = True
+        self.end(Ended.GONE)
+        if self._in_vain:
+            self._keeper.cancel()
 
     def keep(self) -> None:
         """Begin to renew it."""
@@ -290,7 +323,18 @@ class RedisLease(Lease):
         await asyncio.wait([self._ended])
         ended = self._ended.result()
         if ended is Ended.STORED or not self._taken:  # what was stored is there also for those whom others keep waiting
-            await leases.release(self._name, self._token, ended)
+            await self._release(ended)
+
+    async def _release(self, ended: Ended) -> None:
+        """Tell Redis until it answers: what is left there when it comes back would have others wait for nobody."""
+        clock, leases = self._leases.clock, self._leases
+        stop, pause = clock.monotonic() + leases.renewed_for, FIRST_PAUSE
+        while isinstance(await leases.release(self._name, self._token, ended), TierError):
+            if self._closing or clock.monotonic() >= stop:
+                return
+            self._in_vain = True
+            await clock.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
 
 class RedisBusy(Busy):

@@ -39,7 +39,7 @@ CLIENTS = 5
 INVALIDATIONS = 8.0
 """A second, of all workers together."""
 RECOVERY = 20.0
-"""Seconds within which all must be well again; the breaker tries every four seconds or so at the latest."""
+"""Seconds within which all must be well again; the breaker tries every two seconds or so at the latest."""
 QUIET = 40.0
 FILES = 100
 """Connections to Redis that a worker may keep: 48 for reads, 48 for the rest, the log's, and that for messages."""

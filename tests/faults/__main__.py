@@ -6,39 +6,46 @@ python -m tests.faults [--runs 5] [--only TEXT] [--print]
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import logging
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.faults import network, processes, redis_states
-from tests.faults.proxy import FaultProxy
-from tests.faults.scenario import play
-from tests.faults.table import Case, Figures, Row, Stage
-from tests.servers import RedisServer, find_binaries
+from tests.faults import failovers, given_clients, network, processes, redis_states
+from tests.faults.company import own_redis, played_alone
+from tests.faults.table import Case, Figures, Row
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- made by python -m tests.faults: begin -->", "<!-- made by python -m tests.faults: end -->"
 TABLES: dict[str, Sequence[Row]] = {
     "The network, and the server at its other end": network.ROWS,
     "The state of Redis": redis_states.ROWS,
+    "Failovers and clusters": failovers.ROWS,
 }
 """Rows that `play` plays, by the heading that they stand under."""
-CASES: Sequence[Case] = processes.CASES
+CASES: dict[str, Sequence[Case]] = {
+    "Leases": redis_states.CASES,
+    "Failovers that lose writes, and addresses that are wrong": failovers.CASES,
+    "Clients that the app shares with the cache": given_clients.CASES,
+    "Processes and clients": processes.CASES,
+}
+"""Likewise, cases."""
 LINE = "| fault | what clients see | ms added | µs, breaker open | invalidations | recovers by | within s | shown by |"
 CASE_LINE = "| fault | what clients see | invalidations | recovers by | measured | shown by |"
 
 
-def render(rows: Mapping[str, Sequence[tuple[Row, Sequence[Figures]]]], cases: Sequence[tuple[Case, str]]) -> str:
+def render(
+    rows: Mapping[str, Sequence[tuple[Row, Sequence[Figures]]]], cases: Mapping[str, Sequence[tuple[Case, str]]]
+) -> str:
     """The tables, as they stand between the two marks."""
     lines = []
     for title, measured in rows.items():
-        lines += [f"### {title}", "", *_head(LINE), *(line(row, runs) for row, runs in measured), ""]
-    if cases:
-        lines += ["### Processes and clients", "", *_head(CASE_LINE), *(case_line(*case) for case in cases)]
+        if measured:
+            lines += [f"### {title}", "", *_head(LINE), *(line(row, runs) for row, runs in measured), ""]
+    for title, played in cases.items():
+        if played:
+            lines += [f"### {title}", "", *_head(CASE_LINE), *(case_line(*case) for case in played), ""]
     return "\n".join(lines).strip()
 
 
@@ -80,30 +87,18 @@ def _receipts(runs: Sequence[Figures]) -> str:
 
 
 def measured(row: Row, runs: int) -> list[Figures]:
-    """What `runs` runs of `row` have measured, each before a Redis of its own."""
-    figures = []
-    for _ in range(runs):
-        with _own_redis() as server, FaultProxy(server.port) as proxy:
-            figures.append(asyncio.run(play(row, Stage(server, proxy))))
+    """What `runs` runs of `row` have measured, each before servers of its own."""
+    figures = [played_alone(row) for _ in range(runs)]
     sys.stderr.write(line(row, figures) + "\n")
     return figures
 
 
 def measured_case(case: Case) -> str:
     """The figure of one run of `case`."""
-    with _own_redis() as server:
+    with own_redis() as server:
         figure = case.play(server)
     sys.stderr.write(case_line(case, figure) + "\n")
     return figure
-
-
-@contextlib.contextmanager
-def _own_redis() -> Iterator[RedisServer]:
-    server = RedisServer(next(iter(find_binaries().values())))
-    try:
-        yield server.start()
-    finally:
-        server.close()
 
 
 def written_into(document: str, table: str) -> str:
@@ -125,7 +120,10 @@ def main() -> None:
         title: [(row, measured(row, told.runs)) for row in rows if told.only in row.name]
         for title, rows in TABLES.items()
     }
-    cases = [(case, measured_case(case)) for case in CASES if told.only in case.name]
+    cases = {
+        title: [(case, measured_case(case)) for case in cases if told.only in case.name]
+        for title, cases in CASES.items()
+    }
     table = render(rows, cases)
     if told.print or told.only:
         sys.stdout.write(table + "\n")

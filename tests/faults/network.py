@@ -67,7 +67,14 @@ SERVER = (
         clients=AT_ONCE,
         recovery="a probe; the epoch is another one, and all is filled anew",
     ),
-    Row(name="Redis hangs (SIGSTOP)", begin=_pause, end=_resume, clients=ONE_DEADLINE, receipts="either"),
+    Row(
+        name="Redis hangs for 2 s (SIGSTOP)",
+        begin=_pause,
+        end=_resume,
+        clients=ONE_DEADLINE,
+        receipts="either",
+        seconds=2.0,
+    ),
     Row(
         name="every connection reset once",
         begin=_reset,
@@ -100,6 +107,7 @@ SLOW = (
     Row(name="500 ms slow", **network(Fault(delay=0.5)), clients=ONE_DEADLINE),
     Row(
         name="250 ms slow",
+        rare=True,
         **network(Fault(delay=0.25)),
         clients="slow hits, until what takes two round trips reaches the deadline",
         receipts="either",

@@ -229,9 +229,11 @@ class _Pipe:
         while self._mute or (self._fault is not None and self._fault.silent):
             changed = asyncio.ensure_future(self._changed.wait())
             stopped = asyncio.ensure_future(self._stopped.wait())
-            await asyncio.wait({changed, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            changed.cancel()
-            stopped.cancel()
+            try:
+                await asyncio.wait({changed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                changed.cancel()
+                stopped.cancel()
             if self._stopped.is_set():
                 raise ConnectionResetError
 

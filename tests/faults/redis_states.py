@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -11,7 +12,10 @@ from typing import Any
 
 from redis import Redis
 
-from tests.faults.table import Act, Row, Stage
+from tests.engine.doubles import written
+from tests.faults.scene import workers
+from tests.faults.table import Act, Case, Row, Stage
+from tests.servers import RedisServer
 
 CONTROL, LOG = "{tiercache}:control", "{tiercache}:log"
 TEST = "faults.test_redis_states::test_a_state_of_redis"
@@ -316,3 +320,53 @@ _RIGHTS_ROWS = (
     ),
 )
 ROWS = (*_KEYS, *_SERVER, *_RIGHTS_ROWS)
+
+
+# ---- leases ----
+
+LEASE = b"{}lease"
+LOCK_WAIT = 3.0
+"""Seconds for which a request waits at the most for what another worker makes: the default of `lock_wait=`."""
+
+
+def list_for_a_lease(redis: RedisServer) -> str:
+    """Lists stand where leases are taken: who fills waits as for another worker, fills, and they are gone."""
+
+    async def body(admin: Redis) -> str:
+        async with workers(redis.url) as (one, two):
+            for item in ("1", "2"):
+                await one.ask(f"/item/{item}")
+            await written(one.cache)
+            entries = [key for key in map(bytes, admin.scan_iter("*api:response*")) if not key.endswith(LEASE)]
+            for key in entries:
+                admin.delete(key, key + LEASE)
+                admin.lpush(key + LEASE, "x")
+            one.cache.engine.memory.clear()
+            asked = [worker.ask(f"/item/{item}") for item in ("1", "2") for worker in (one, two)]
+            asked += [one.ask("/item/3")]
+            *held, free = await asyncio.gather(*asked)
+            slowest = max(answer.seconds for answer in held)
+            assert free.seconds < LOCK_WAIT / 2, "others do not wait"
+            assert slowest < 2 * LOCK_WAIT
+            assert [(await worker.change("1")).durable for worker in (one, two)] == [True, True]
+            assert one.uses_redis
+            assert two.uses_redis
+            async with asyncio.timeout(2 * LOCK_WAIT):
+                while any(admin.exists(key + LEASE) for key in entries):  # noqa: ASYNC110 - it has no event
+                    await asyncio.sleep(0.05)
+            return f"once {slowest:.2f} s, {len(held)} requests; then no list is left"
+
+    with Redis(port=redis.port) as admin:
+        return asyncio.run(body(admin))
+
+
+CASES = (
+    Case(
+        name="lists in the place of leases",
+        play=list_for_a_lease,
+        clients="whoever fills waits once, as for another worker that fills (`lock_wait=`), and is answered by the app",
+        receipts="durable",
+        recovery="they are given an expiry",
+        test="faults.test_redis_states::test_a_list_in_the_place_of_a_lease_holds_a_fill_up_once",
+    ),
+)

@@ -8,9 +8,9 @@ import itertools
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.engine.doubles import written
 from tests.faults.scene import KINDS, MAX_LAG, USERS, Answer, Worker, workers
@@ -19,6 +19,11 @@ from tests.faults.table import Figures, Row, Stage
 DEADLINE = 0.3
 SLACK = 0.6
 """Seconds that a busy machine may add to what is promised."""
+BUSY = 40
+"""And how many times as much as what a request takes on it usually: those in flight are two dozen and more."""
+OPEN_COST = 0.02
+"""Seconds that a request may take longer than the app where the breaker is open, on such a machine."""
+ATTEMPTS = 3
 MAX_UNVERIFIED = 1.0
 PRESENT = 12
 """Items that are in Redis before the fault begins."""
@@ -27,6 +32,12 @@ AT_ONCE = 8
 MAX_CONNECTIONS = 2 * 2 * 48 + 8
 MAX_TASKS = 400
 RECOVERS_WITHIN = 15.0
+
+T = TypeVar("T")
+
+
+class TooSlowError(AssertionError):
+    """Requests took longer than is promised: by a defect, or since the machine had others to serve."""
 
 
 @dataclass
@@ -97,17 +108,16 @@ async def nothing_left() -> Any:
     assert unheard == []
 
 
-async def play(row: Row, stage: Stage, *, seconds: float | None = None, url: str | None = None) -> Figures:
-    """What was measured; fails where a promise was broken.
+async def play(row: Row, stage: Stage, *, seconds: float | None = None) -> Figures:
+    """What was measured; fails where a promise was broken, with `TooSlowError` where the machine may have done it.
 
     Args:
         row: Which fault.
         stage: Where it is made.
         seconds: How long it lasts; default: as the row says.
-        url: How the workers reach Redis; default: through the proxy.
     """
     options: dict[str, Any] = {"deadline": DEADLINE, "max_lag": MAX_LAG, "max_unverified": MAX_UNVERIFIED}
-    async with nothing_left(), workers(url or stage.proxy.url, **options) as (one, two):
+    async with nothing_left(), workers(stage.url, **options) as (one, two):
         for worker in (one, two):
             worker.lag, worker.padding = MAX_LAG + MAX_UNVERIFIED, row.padding
         load = Load(one, two)
@@ -119,7 +129,6 @@ async def play(row: Row, stage: Stage, *, seconds: float | None = None, url: str
         flying += load.in_flight()
         answers = await asyncio.gather(*flying)
         added = max(answer.seconds for answer in answers) - usual
-        assert added < row.asked_in_vain * DEADLINE + SLACK
         costs, receipts = await _during(row, stage, load, seconds if seconds is not None else row.seconds)
         assert row.opens is None or bool(costs) == row.opens
         row.end(stage)
@@ -128,8 +137,19 @@ async def play(row: Row, stage: Stage, *, seconds: float | None = None, url: str
         assert row.receipts == "either" or durable == (len(receipts) if row.receipts == "durable" else 0)
         requests = len(one.answers) + len(two.answers)
     cost = statistics.median(costs) if costs else None
-    assert cost is None or cost < 0.02  # with a wide margin: the figure is in the table
-    return Figures(added, cost, requests, recovery, durable, len(receipts) - durable)
+    figures = Figures(added, cost, requests, recovery, durable, len(receipts) - durable)
+    # With wide margins: the figures are in the table.
+    if added >= row.asked_in_vain * DEADLINE + SLACK + BUSY * usual or (cost is not None and cost >= OPEN_COST):
+        raise TooSlowError(f"{row.name}: {figures}")
+    return figures
+
+
+def patiently(attempt: Callable[[], T]) -> T:
+    """What `attempt` returns; tried again where it was too slow: a defect always is, a busy machine now and then."""
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(TooSlowError):
+            return attempt()
+    return attempt()
 
 
 async def _during(row: Row, stage: Stage, load: Load, seconds: float) -> tuple[list[float], list[bool]]:
@@ -145,7 +165,7 @@ async def _during(row: Row, stage: Stage, load: Load, seconds: float) -> tuple[l
             receipts.append((await worker.change(f"p{len(receipts)}")).durable)
         assert stage.proxy.open <= MAX_CONNECTIONS
         assert len(asyncio.all_tasks()) < MAX_TASKS
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.01)
     return costs, receipts
 
 

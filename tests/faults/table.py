@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from redis import Redis
 
+from tests.clusters import ClusterServers
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers import RedisServer
 
@@ -20,6 +23,15 @@ class Stage:
 
     redis: RedisServer
     proxy: FaultProxy
+    replica: RedisServer | None = None
+    """Of `redis`, where one is needed."""
+    cluster: ClusterServers | None = None
+    """Where the workers use one; `redis` is one of its nodes."""
+
+    @property
+    def url(self) -> str:
+        """How the workers reach Redis."""
+        return self.cluster.url if self.cluster is not None else self.proxy.url
 
     def admin(self, *command: Any) -> Any:
         """What Redis says to `command`, past the proxy."""
@@ -28,6 +40,14 @@ class Stage:
 
 
 Act = Callable[[Stage], None]
+Setting = Callable[[RedisServer], AbstractContextManager[Stage]]
+
+
+@contextlib.contextmanager
+def alone(redis: RedisServer) -> Iterator[Stage]:
+    """One server, and the proxy before it."""
+    with FaultProxy(redis.port) as proxy:
+        yield Stage(redis, proxy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +65,7 @@ class Row:
         seconds: How long it lasts.
         asked_in_vain: Deadlines that one request may wait for.
         padding: Bytes of the bodies.
+        setting: Builds the stage.
         rare: Played by `make test-long` alone.
         test: Where it is shown, below `tests/`.
     """
@@ -59,6 +80,7 @@ class Row:
     seconds: float = 0.3
     asked_in_vain: int = 1
     padding: int = 500
+    setting: Setting = alone
     rare: bool = False
     test: str = "faults.test_network_faults::test_a_fault_of_the_network"
 

@@ -16,7 +16,7 @@ whens = pytest.mark.parametrize("when", ["while it waits", "as it goes on"])
 
 
 @pauses
-@pytest.mark.parametrize("connections", ["kept", "lost"])
+@pytest.mark.parametrize("connections", [pytest.param("kept", marks=pytest.mark.long), "lost"])
 def test_a_worker_that_stood_still_serves_nothing_that_was_invalidated_meanwhile(
     own_redis: RedisServer, seconds: float, connections: Literal["kept", "lost"]
 ) -> None:
@@ -48,7 +48,9 @@ def test_an_app_that_holds_its_event_loop_up_opens_no_breaker(own_redis: RedisSe
 
 
 @whens
-@pytest.mark.parametrize("kind", ["item", "sure", "free", "mine"])
+@pytest.mark.parametrize(
+    "kind", ["item", pytest.param("sure", marks=pytest.mark.long), pytest.param("free", marks=pytest.mark.long), "mine"]
+)
 @pytest.mark.parametrize("found", [True, False], ids=["in Redis", "nowhere"])
 def test_whoever_leaves_at_any_point_leaves_nothing_behind(
     own_redis: RedisServer, found: bool, kind: Kind, when: When
@@ -58,7 +60,7 @@ def test_whoever_leaves_at_any_point_leaves_nothing_behind(
 
 
 @whens
-@pytest.mark.parametrize("kind", ["item", "sure"])
+@pytest.mark.parametrize("kind", ["item", pytest.param("sure", marks=pytest.mark.long)])
 def test_whoever_leaves_while_a_worker_connects_leaves_nothing_behind(
     own_redis: RedisServer, kind: Kind, when: When
 ) -> None:

@@ -11,7 +11,10 @@ import pytest
 from tests.faults.__main__ import BEGIN, CASES, DOCUMENT, END, TABLES, written_into
 from tests.faults.table import Case, Row
 
-ROWS: list[Row | Case] = [*itertools.chain.from_iterable(TABLES.values()), *CASES]
+ROWS: list[Row | Case] = [
+    *itertools.chain.from_iterable(TABLES.values()),
+    *itertools.chain.from_iterable(CASES.values()),
+]
 LINES = {line.split(" | ")[0].removeprefix("| "): line for line in DOCUMENT.read_text(encoding="utf-8").splitlines()}
 
 

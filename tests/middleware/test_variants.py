@@ -144,12 +144,12 @@ def test_clients_cannot_fill_memory_with_what_chooses_variants(query: bytes, lin
         await ask_for(range(20))
         tracemalloc.start()
         try:
-            await ask_for(range(20, 320))
+            await ask_for(range(20, 120))
             gc.collect()
             held, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert held < 4_000_000  # most of it what `RequestKeys` remembers
+        assert held < 1_300_000  # most of it what `RequestKeys` remembers
 
     run(test())
 

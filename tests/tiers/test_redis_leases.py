@@ -25,7 +25,7 @@ from asgi_tiercache.testing import TickingClock
 from asgi_tiercache.tiers.breaker import Breaker
 from asgi_tiercache.tiers.leases import Busy, Ended, Lease
 from asgi_tiercache.tiers.redis import RedisLink, RedisTier
-from asgi_tiercache.tiers.redisleases import LONGEST_LEASE, RedisBusy, RedisLease, RedisLeases
+from asgi_tiercache.tiers.redisleases import LONGEST_LEASE, LOOKS, RedisBusy, RedisLease, RedisLeases
 from asgi_tiercache.types import Clock, SystemClock, Write
 from tests.clusters import ClusterServers, SentinelServers, ask
 from tests.servers import RedisServer
@@ -518,9 +518,40 @@ def test_a_redis_that_hangs_costs_one_deadline(own_redis: RedisServer, key: str)
             started = time.perf_counter()
             assert await worker.leases.acquire(key, 5.0) is None
             lease.end(Ended.STORED)
-            await lease.released()
+            await ticks(5)
             assert time.perf_counter() - started < 0.1
             own_redis.resume()
+
+    run(body)
+
+
+def test_a_lease_that_ends_while_redis_hangs_keeps_nobody_waiting_once_it_is_well(
+    own_redis: RedisServer, key: str
+) -> None:
+    """As little as one that was asked for just before: Redis reads that when it comes back, and gives it to nobody."""
+    clock = TickingClock()
+
+    async def body() -> None:
+        async with workers(own_redis.url, 2, deadline=0.3, clock=clock) as (first, second):
+            (await first.wins(key)).end(Ended.STORED)
+            lease = await first.wins(key + "held")
+            own_redis.pause()
+            assert await first.leases.acquire(key + "asked for", 30.0) is None
+            lease.end(Ended.STORED)
+            await ticks(5)
+            own_redis.resume()
+            for each in ("held", "asked for"):
+                assert await until_free(second, key + each)
+
+    async def until_free(worker: Worker, key: str) -> bool:
+        """Whether the lease is free long before it runs out."""
+        for _ in range(500):
+            clock.tick(0.1)
+            if isinstance(lease := await worker.leases.acquire(key, 30.0), Lease):
+                lease.end(Ended.GONE)
+                return True
+            await asyncio.sleep(0.01)
+        return False
 
     run(body)
 
@@ -868,6 +899,23 @@ def test_who_waits_for_a_lease_hears_in_a_deadline_or_two_that_redis_hangs(own_r
     asyncio.run(body())
 
 
+def test_who_waits_for_a_lease_hears_at_once_that_others_have_found_redis_to_hang(
+    redis_server: RedisServer, key: str
+) -> None:
+    clock = TickingClock()
+
+    async def body() -> None:
+        async with workers(redis_server.url, deadline=0.3, clock=clock) as (first, second):
+            await first.wins(key)
+            waiting = await second.waits(key)
+            second.breaker.failed("get", TimeoutError())
+            clock.tick(0.3 / 2 / LOOKS)
+            async with asyncio.timeout(10):
+                assert await waiting is Ended.NOTHING
+
+    asyncio.run(body())
+
+
 def test_however_many_wait_one_ping_asks_for_all_and_none_does_when_nobody_waits(
     own_redis: RedisServer, key: str
 ) -> None:
@@ -885,7 +933,9 @@ def test_however_many_wait_one_ping_asks_for_all_and_none_does_when_nobody_waits
 
                 before = pings()
                 for number in range(3):
-                    clock.tick(2.0)
+                    for _ in range(LOOKS):
+                        clock.tick(2.0 / LOOKS)
+                        await ticks(5)
                     await until(lambda number=number: pings() == before + number + 1)  # type: ignore[misc]
                     # Those who wait and the keepers of the leases, the connection, the watch.
                     await until(lambda: clock.sleeping == 12)
