@@ -14,24 +14,11 @@ from asgi_tiercache.signals import WRITES, BreakerChanged, Signal, TierFailed, W
 
 logger = logging.getLogger("asgi_tiercache")
 
-MAX_REFUSED = 64
-"""Kinds of operations whose refusal is logged."""
-
-
-class _Outage:
-    """What one tier has cost since its breaker opened."""
-
-    __slots__ = ("dropped", "failures", "since")
-
-    def __init__(self, since: float) -> None:
-        self.since = since
-        self.failures = 0
-        self.dropped = 0
-
-
 LONGEST_LINE = 2_000
 MOST_LINES = 200
 """Characters of a line, and lines of a traceback, that are logged at the most."""
+MAX_REFUSED = 64
+"""Kinds of operations whose refusal is logged."""
 
 
 class OneLineEach(logging.Filter):
@@ -46,7 +33,8 @@ class OneLineEach(logging.Filter):
         try:
             message = record.getMessage()
         except Exception as error:  # the `repr` of somebody's object, which must fail nobody's request
-            record.msg, record.args = message, () = f"{record.msg} ({type(error).__name__})", ()
+            message = f"{record.msg} ({type(error).__name__})"
+            record.msg, record.args = message, ()
         if not message.isprintable() or len(message) > LONGEST_LINE:
             record.msg, record.args = _line(message), ()
         if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
@@ -66,6 +54,17 @@ def _line(text: str) -> str:
     if cut.isprintable():
         return cut
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+
+
+class _Outage:
+    """What one tier has cost since its breaker opened."""
+
+    __slots__ = ("dropped", "failures", "since")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.failures = 0
+        self.dropped = 0
 
 
 class FailureLog:

@@ -259,11 +259,6 @@ def _check_vary(vary: tuple[str, ...]) -> None:
         raise _BrokenError("malformed vary")
 
 
-def _is_length(value: bytes, length: int) -> bool:
-    digits = value.strip(b" \t")
-    return digits.isdigit() and digits.lstrip(b"0") == (b"%d" % length).lstrip(b"0")
-
-
 def _write_texts(entry: Entry) -> bytes:
     names = (entry.stamp.epoch, *entry.tags, *entry.vary)
     try:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from asgi_tiercache.config import LONGEST_LIFETIME
@@ -22,7 +23,7 @@ from asgi_tiercache.invalidation.log import MAX_PATTERNS, Answer, Appended, Purg
 from asgi_tiercache.invalidation.scripts import APPEND, CONFIRM, MAX_FIELDS
 from asgi_tiercache.tiers.breaker import Breaker, describe
 from asgi_tiercache.tiers.clients import Script
-from asgi_tiercache.tiers.redis import RedisLink
+from asgi_tiercache.tiers.redis import RedisLink, is_wrong_type
 
 T = TypeVar("T")
 
@@ -36,6 +37,8 @@ REPLICA_MS = 100
 """How long an invalidation waits for a replica to confirm it."""
 PATIENCE = 2.0
 """Seconds beyond that after which a server that has not answered is taken to hang."""
+_ENDED = (RedisConnectionError, RuntimeError)
+"""What is raised on a connection that has ended; the latter by uvloop."""
 _HEAD = (b"epoch", b"clock", b"floor", b"soft", b"patterns")
 _COUNTED = 20
 """Bits of a position that count within a millisecond."""
@@ -141,14 +144,19 @@ class RedisLog:
     # ---- commands: what comes back may be anything, and what it cannot be raises within `_run`, too ----
 
     async def _confirm(self) -> Answer:
-        epoch, clock, floor, soft = await self._eval(CONFIRM, secrets.token_hex(8), LOG_LENGTH, self._trusting)
+        arguments = secrets.token_hex(8), LOG_LENGTH, self._trusting
+        try:
+            answer = await self._eval(CONFIRM, *arguments)
+        except _ENDED:  # perhaps long ago, unnoticed: that says little of now
+            answer = await self._eval(CONFIRM, *arguments)
+        epoch, clock, floor, soft = answer
         return Answer(_text(epoch), _position(clock), _position(floor), (), _position(soft))
 
     async def _hmget(self, fields: list[bytes]) -> list[bytes | None]:
         try:
             found = _list(await self._link.command("HMGET", self._keys[0], *fields), len(fields))
         except ResponseError as error:
-            if not str(error).startswith("WRONGTYPE"):
+            if not is_wrong_type(error):
                 raise
             return [None] * len(fields)
         if not all(value is None or type(value) is bytes for value in found):
@@ -156,7 +164,13 @@ class RedisLog:
         return found
 
     async def _xrange(self, first: bytes) -> list[Record]:
-        return self._records(_list(await self._link.command("XRANGE", self._keys[1], first, "+", "COUNT", PAGE)))
+        try:
+            found = _list(await self._link.command("XRANGE", self._keys[1], first, "+", "COUNT", PAGE))
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            return []  # a gap: the next invalidation makes another stream
+        return self._records(found)
 
     async def _append(self, arguments: tuple[str | int | bytes, ...], *, replicate: bool) -> Appended:
         (epoch, id_, previous, everything), replicas = await self._recorded(arguments, replicate=replicate)

@@ -44,10 +44,11 @@ local function run_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 end
 
--- An id that the server's clock has not reached by far is none of ours, or of a clock that was wrong.
-local function possible(id)
+-- An id that the server's clock has not reached by far is none of ours, or of a clock that was wrong. One may be dated
+-- ahead besides, by a day at the most.
+local function possible(id, ahead)
   local ms = parts(id)
-  return ms and ms < now + DAY
+  return ms and ms < now + DAY + (ahead or 0)
 end
 
 local function refused(reply, reason)
@@ -123,8 +124,8 @@ end
 -- Control state that no script of ours can have written is none.
 local function sound()
   return head.epoch and #head.epoch <= 64 and string.find(head.epoch, '^%w+$') and possible(head.clock)
-    and parts(head.floor) and parts(head.soft)
-    and (not head.patterns or decoded(head.patterns)) and (not head.due or parts(head.due))
+    and possible(head.floor, DAY) and possible(head.soft, DAY)
+    and (not head.patterns or decoded(head.patterns)) and (not head.due or possible(head.due, DAY))
     and (not head.mark or (parts(head.mark) and tonumber(head.marked) and tonumber(head.counted)))
     and (not head.sweep or string.find(head.sweep, '^%d+$'))
 end

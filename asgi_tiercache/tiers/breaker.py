@@ -66,7 +66,7 @@ class Breaker:
     """Runs calls to one tier under a deadline, and refuses them while the tier is known to fail.
 
     - Closed: calls are made. A timeout, or three other failures in a row, opens it. What the tier has refused is no
-      failure, for it has answered; nor is what was never asked for want of room (see `causes`).
+      failure, for it has answered; nor is what it was never asked, for want of room or of a loop (see `causes`).
     - Open: calls are refused. When the back-off is over, the next one starts a probe in the background.
     - Half-open: the probe runs; if it is answered quickly, calls are made again, few at a time. The first that is
       answered closes the breaker, and each lets one more in; the first that fails opens it, for longer.
@@ -239,7 +239,8 @@ class Breaker:
                 self._change("open")
             raise
         except Exception as error:
-            self._back_off.go_on()
+            if cause_of(error) is not Cause.UNASKED:
+                self._back_off.go_on()
             self._signals.emit(TierFailed(self.tier, "probe", describe(error)))
             if self.is_open:
                 self._change("open")

@@ -15,6 +15,7 @@ from redis.exceptions import (
 
 from asgi_tiercache.errors import TierError
 from asgi_tiercache.tiers.deadline import BusyError
+from asgi_tiercache.tiers.loops import WrongLoopError
 
 
 class Cause(enum.Enum):
@@ -24,10 +25,11 @@ class Cause(enum.Enum):
     """The tier's: it is out of reach, hangs, or does not make sense."""
     REFUSAL = "refusal"
     """That of this operation: the tier has answered, and will not do it. Others it may."""
-    CROWD = "crowd"
-    """Ours: too much is under way here, so the tier was not even asked."""
+    UNASKED = "unasked"
+    """Ours: the tier was not even asked. Too much is under way here, or it cannot be asked from this event loop."""
 
 
+_UNASKED = (BusyError, MaxConnectionsError, WrongLoopError)
 _UNABLE = (AskError, AuthenticationWrongNumberOfArgsError, ClusterDownError, TryAgainError)
 """Replies of a server that can do nothing, or nothing for this part of the keys, or lets nobody in. To redis-py `MOVED`
 is an `ASK` and `MASTERDOWN` a `CLUSTERDOWN`; `LOADING` and most about passwords are `ConnectionError`s."""
@@ -37,12 +39,10 @@ _UNABLE_BY_TEXT = ("BUSY ", "UNKILLABLE ", "DB index is out of range", "ERR DB i
 
 def cause_of(error: BaseException) -> Cause:
     """Whose fault `error` is, by itself or by what it was translated from."""
-    if isinstance(error, BusyError):
-        return Cause.CROWD
+    if isinstance(error, _UNASKED):
+        return Cause.UNASKED
     if isinstance(error, TierError) and error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, MaxConnectionsError):
-        return Cause.CROWD
+        return cause_of(error.__cause__)
     if isinstance(error, ResponseError) and not isinstance(error, _UNABLE):
         return Cause.FAILURE if str(error).startswith(_UNABLE_BY_TEXT) else Cause.REFUSAL
     return Cause.FAILURE

@@ -153,6 +153,8 @@ class SingleClient(Client):
         self.redis = redis
         self._given = given
         self._own = OwnConnections(redis.connection_pool.make_connection, redis.parse_response)
+        self.on_leave: Callable[[], object] | None = None
+        """Called when the server is to be connected to anew, for those connections that the pool lends for good."""
         self._left_at = -LEAVE_EVERY
 
     async def command(self, *command: Argument, key: Argument | None = None) -> Any:
@@ -199,16 +201,23 @@ class SingleClient(Client):
             await self.redis.aclose()
 
     async def _leave(self) -> None:
-        """Close the connections to a master that has become a replica: its address may lead to the new one by now.
+        """Use no more connections to a master that has become a replica: its address may lead to the new one by now.
 
-        Of a client that was given those alone that nobody uses.
+        One that is in use is closed after its reply: what is read there is none the worse. Of a client that was given
+        those alone that nobody uses.
         """
         now = asyncio.get_running_loop().time()
         if now < self._left_at + LEAVE_EVERY:
             return
         self._left_at = now
+        pool = self.redis.connection_pool
+        if not self._given and hasattr(pool, "update_active_connections_for_reconnect"):  # not in redis-py 7.0
+            await pool.update_active_connections_for_reconnect()
+        if self.on_leave is not None:
+            self.on_leave()
+        for connection in tuple(getattr(pool, "_available_connections", ())):
+            await connection.disconnect(nowait=True)  # the pool's own `disconnect` waits, and lends them meanwhile
         await self._own.aclose()
-        await self.redis.connection_pool.disconnect(inuse_connections=not self._given)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.redis.connection_pool!r}>"

@@ -32,7 +32,9 @@ class KeptConnections:
         self._pool = client.connection_pool
         self._limit = limit
         self._idle: list[_Line] = []
+        self._lines: set[_Line] = set()
         self._open = 0
+        """How many there are, those that are being made included."""
 
     def __repr__(self) -> str:
         return f"<KeptConnections open={self._open} idle={len(self._idle)}>"
@@ -66,13 +68,20 @@ class KeptConnections:
             raise reply
         return reply
 
+    def leave(self) -> None:
+        """Use each connection for nothing more than the reply that it waits for."""
+        for line in self._lines:
+            line.closed = True
+
     async def _connect(self) -> _Line | None:
         """A new connection; None where redis-py is not made as we know it: then all goes through the pool."""
         self._open += 1
         try:
             connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
             if _is_familiar(connection):
-                return _Line(connection)
+                line = _Line(connection)
+                self._lines.add(line)
+                return line
             await self._pool.release(connection)
         except BaseException:
             self._open -= 1
@@ -82,6 +91,7 @@ class KeptConnections:
         return None
 
     async def _drop(self, line: _Line) -> None:
+        self._lines.discard(line)
         try:
             await line.connection.disconnect(nowait=True)
             await self._pool.release(line.connection)
@@ -119,7 +129,7 @@ class _Line(asyncio.BufferedProtocol):
         """redis-py's own, which has to hear of the end: whoever closes the connection waits for that."""
         self._transport.set_protocol(self)
         self.closed = self._transport.is_closing()
-        """Whether nothing more will come; where it has ended before, only the stream was told."""
+        """Whether nothing more can be asked; where it has ended before, only the stream was told."""
 
     def send(self, command: tuple[bytes, ...]) -> asyncio.Future[Any]:
         """Send `command`; the future is its reply, an exception as a value where the server refuses."""

@@ -185,6 +185,11 @@ class Limit:
                 calls.pass_on()
         # Somebody else may have cancelled the task, too; then that is what goes on.
         if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            if self.waits or (self._asked > self._begun and calls.beats - self._asked < SLOW):
+            if self._was_late:
                 raise BusyError("no turn within the deadline, or too late") from error
             raise TimeoutError from error
+
+    @property
+    def _was_late(self) -> bool:
+        """Whether it had no turn, or so late that there was hardly time for an answer."""
+        return self.waits or (self._asked > self._begun and self._calls.beats - self._asked < SLOW)

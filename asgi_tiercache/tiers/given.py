@@ -11,6 +11,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from asgi_tiercache.errors import ConfigError
 from asgi_tiercache.tiers.clients import Client, SingleClient
 from asgi_tiercache.tiers.cluster import ClusterClient
+from asgi_tiercache.tiers.loops import WrongLoopError
 from asgi_tiercache.tiers.sentinel import SentinelClient
 
 
@@ -41,11 +42,11 @@ class GivenClient:
         """The client for the running loop.
 
         Raises:
-            RuntimeError: it belongs to another loop, which still goes on: its connections would never answer here.
+            WrongLoopError: it belongs to another loop, which still goes on: its connections would never answer here.
         """
         running = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not running and not self._loop.is_closed():
-            raise RuntimeError("the client that was given belongs to another event loop")
+            raise WrongLoopError("the client that was given belongs to another event loop")
         self._loop = running
         if isinstance(self._client, RedisCluster):
             return ClusterClient(self._client, given=True)

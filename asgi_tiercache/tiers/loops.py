@@ -17,6 +17,10 @@ _watches: dict[asyncio.AbstractEventLoop, list[AsyncGenerator[None, None]]] = {}
 """A loop knows its generators only weakly; here they live until it ends, even if their owner is forgotten before."""
 
 
+class WrongLoopError(RuntimeError):
+    """Nothing can be had on this event loop: it is ending, or what was asked for belongs to another one."""
+
+
 class PerLoop(Generic[T]):
     """One `T` for each running event loop.
 
@@ -40,7 +44,8 @@ class PerLoop(Generic[T]):
         """The running loop's own.
 
         Raises:
-            RuntimeError: no loop is running, or it is ending and would not close anything made now.
+            WrongLoopError: the loop is ending, and would not close anything made now.
+            RuntimeError: no loop is running.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -66,7 +71,7 @@ class PerLoop(Generic[T]):
             self._watched[loop] = True
             _start(self._until_the_end_of(loop), loop)
         elif not self._watched[loop]:
-            raise RuntimeError("the event loop is ending")
+            raise WrongLoopError("the event loop is ending")
 
     async def _until_the_end_of(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
         try:

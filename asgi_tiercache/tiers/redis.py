@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from asgi_tiercache.errors import ConfigError, TierError
 from asgi_tiercache.tiers.addresses import maker, without_secrets
 from asgi_tiercache.tiers.breaker import describe
-from asgi_tiercache.tiers.clients import Argument, Client, Command, Script
+from asgi_tiercache.tiers.clients import Argument, Client, Command, Script, SingleClient
 from asgi_tiercache.tiers.cluster import ClusterClient
 from asgi_tiercache.tiers.connections import KeptConnections
 from asgi_tiercache.tiers.given import GivenClient
@@ -76,7 +76,7 @@ class RedisLink:
         # redis-py's pool raises where it has no connection left; a moment's wait under the deadline is better.
         self._slots = PerLoop(lambda: asyncio.Semaphore(self.at_once))
         self._clients = PerLoop(make, _close)
-        self._kept = PerLoop(lambda: KeptConnections(self._clients.get().redis, limit=MAX_AT_ONCE))
+        self._kept = PerLoop(self._keep)
         # A given client keeps its connections to itself, and in a cluster there is one pool for each node.
         self._past_the_pool = self._given is None and urlsplit(url or "").scheme.partition("+")[2] != "cluster"
 
@@ -107,6 +107,13 @@ class RedisLink:
                 return kept.ask(*command)
         return self.command(command[0].decode(), *command[1:])
 
+    def _keep(self) -> KeptConnections:
+        client = self._clients.get()
+        kept = KeptConnections(client.redis, limit=MAX_AT_ONCE)
+        if isinstance(client, SingleClient):
+            client.on_leave = kept.leave
+        return kept
+
     async def ask_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """What stands under each of `keys`, wherever they are in a cluster. Takes a slot where it needs one.
 
@@ -116,7 +123,7 @@ class RedisLink:
         if isinstance(self._clients.get(), ClusterClient):
             async with self.slot:
                 replies = await self._clients.get().each([("GET", key) for key in keys])
-            return _replies([None if _is_wrong_type(reply) else reply for reply in replies])  # as MGET does
+            return _replies([None if is_wrong_type(reply) else reply for reply in replies])  # as MGET does
         found: list[bytes | None] = await self.ask(b"MGET", *keys)
         return found
 
@@ -256,7 +263,7 @@ class RedisTier(Tier):
                 return [data] if type(data) is bytes or data is None else _checked([data], 1)
             return _checked(await self._link.ask_many(list(map(self._key, keys))), len(keys))
         except Exception as error:
-            if len(keys) == 1 and _is_wrong_type(error):
+            if len(keys) == 1 and is_wrong_type(error):
                 return [_NO_STRING]  # somebody else's key, which says nothing of Redis
             raise TierError(f"{self.name}: {describe(error)}") from error
 
@@ -332,7 +339,8 @@ class RedisTier(Tier):
             raise TierError(f"{self.name}: {describe(error)}") from error
 
 
-def _is_wrong_type(reply: object) -> bool:
+def is_wrong_type(reply: object) -> bool:
+    """Whether `reply` is the error of a key that holds something else than the command is for."""
     return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
 
 

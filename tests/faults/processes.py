@@ -50,7 +50,8 @@ def stood_still(redis: RedisServer, seconds: float = PAUSED, *, connections: Lit
             other = paused.begin("ask", path="/item/2")
             went_on = time.perf_counter()
             paused.go_on()
-            assert [paused.answer(number) for number in changed] == [[1, True], [1, True]], "made anew"
+            made = [paused.answer(number) for number in changed]
+            assert made == [[1, True], [1, True]], f"made anew, not {made}"
             took = time.perf_counter() - went_on
             if connections == "kept":
                 assert paused.answer(other) == [0, False], "was not invalidated"

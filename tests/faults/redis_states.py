@@ -291,6 +291,7 @@ _SERVER = (
         does(("REPLICAOF", "NO", "ONE")),
         clients=MISSES,
         receipts="held",
+        opens=False,
         recovery=SENT,
     ),
 )

@@ -15,13 +15,16 @@ from redis import Redis
 
 from asgi_tiercache import TierCache
 from asgi_tiercache.errors import TierError
+from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.invalidation.log import MAX_PATTERNS, Purge, position_at
 from asgi_tiercache.invalidation.redislog import RedisLog
+from asgi_tiercache.signals import TierFailed
 from asgi_tiercache.testing import TickingClock
 from asgi_tiercache.tiers.breaker import Breaker
 from asgi_tiercache.tiers.redis import RedisLink
 from asgi_tiercache.types import SystemClock
 from tests.engine.doubles import written
+from tests.faults.proxy import Fault, FaultProxy
 from tests.servers import RedisServer
 from tests.tiers.doubles import Recorder
 
@@ -336,18 +339,18 @@ def test_entries_of_the_stream_that_no_script_of_ours_wrote_are_passed_over(redi
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("clock", "9" * 20), ("floor", "1_0-0"), ("soft", "-1"), ("t:a", "+1-0"), ("patterns", '{"a":' * 100_000)],
+    ("name", "value"), [("clock", "9" * 20), ("floor", "1_0-0"), ("soft", "-1"), ("patterns", '{"a":' * 100_000)]
 )
-def test_a_control_hash_that_no_script_of_ours_wrote_is_an_error_of_the_log(
+def test_whoever_asks_of_control_state_that_no_script_of_ours_wrote_begins_a_new_epoch(
     redises: Redises, name: str, value: str
 ) -> None:
     async def use(log: RedisLog) -> None:
-        await log.append(Purge(("a",)))
+        before = (await log.append(Purge(("a",)))).epoch
         with redises.client() as client:
             client.hset(redises.control, name, value)
-        with pytest.raises(TierError, match="control state"):
-            await log.ask(["a"])
+        answer = await log.ask(["a"])
+        assert (answer.epoch != before, answer.floor, answer.ids) == (True, 0, (0,))
+        assert (await log.ask(["a"])).epoch == answer.epoch
 
     with_log(redises, use)
 
@@ -565,6 +568,21 @@ def test_keys_of_another_type_make_room(redises: Redises, which: str, operation:
     with_log(redises, use)
 
 
+@pytest.mark.parametrize("operation", ["confirm", "append"])
+@pytest.mark.parametrize("field", ["floor", "soft"])
+def test_a_floor_that_time_will_not_reach_is_none(redises: Redises, field: str, operation: str) -> None:
+    """Or nothing would be valid any more, for years."""
+
+    async def use(log: RedisLog) -> None:
+        before = (await log.append(Purge(everything=True, settle=86_400))).epoch
+        assert await asked(log, operation) == before
+        with redises.client() as client:
+            client.hset(redises.control, field, "8796093022207-0")
+        assert await asked(log, operation) != before
+
+    with_log(redises, use)
+
+
 async def asked(log: RedisLog, operation: str) -> str:
     """The epoch, as one of the ways to ask Redis tells it."""
     if operation == "append":
@@ -572,11 +590,12 @@ async def asked(log: RedisLog, operation: str) -> str:
     return (await (log.confirm() if operation == "confirm" else log.ask(["b"]))).epoch
 
 
-def test_a_malformed_id_of_a_tag_is_a_failure_until_the_tag_is_invalidated(redises: Redises) -> None:
+@pytest.mark.parametrize("value", ["garbage", "+1-0"])
+def test_a_malformed_id_of_a_tag_is_a_failure_until_the_tag_is_invalidated(redises: Redises, value: str) -> None:
     async def use(log: RedisLog) -> None:
         await log.append(Purge(("other",), settle=60))
         with redises.client() as client:
-            client.hset(redises.control, "t:a", "garbage")
+            client.hset(redises.control, "t:a", value)
         with pytest.raises(TierError):
             await log.ask(["a"])
         made = await log.append(Purge(("a",)))
@@ -598,6 +617,20 @@ def test_a_replica_cannot_confirm_that_nothing_was_invalidated(own_redis: RedisS
         await log.confirm()
 
     with_log(redises, use)
+
+
+def test_a_connection_that_ended_unnoticed_does_not_leave_the_question_unanswered(own_redis: RedisServer) -> None:
+    async def body() -> None:
+        with FaultProxy(own_redis.port) as proxy:
+            signals = Recorder()
+            breaker = Breaker(tier="L2", deadline=DEADLINE, clock=SystemClock(), signals=signals)
+            log = RedisLog(RedisLink(proxy.url), breaker)
+            epoch = (await log.confirm()).epoch
+            proxy.begin(Fault(reset_after=0, on="open"))
+            assert (await log.confirm()).epoch == epoch
+            assert signals.of(TierFailed) == []
+
+    asyncio.run(body())
 
 
 def test_a_server_that_is_gone_is_a_tier_error(own_redis: RedisServer) -> None:
@@ -713,6 +746,24 @@ def test_a_log_that_went_back_and_on_is_cleared_by_whoever_knew_more(redises: Re
                     redises.clock.tick(1.0)
                     assert await first.get("a") is None
                 assert await second.get("a") is None
+
+    asyncio.run(test())
+
+
+def test_a_stream_that_somebody_has_replaced_is_a_gap(redises: Redises) -> None:
+    """Or nobody would be sure of anything until the next invalidation makes another."""
+
+    async def test() -> None:
+        async with redises.cache() as first, redises.cache() as second:
+            await first.set("a", 1, ttl=1000)
+            await first.engine.invalidation.tail.aclose()
+            assert (await second.invalidate("b")).durable
+            with redises.client() as client:
+                client.delete(redises.stream)
+                client.lpush(redises.stream, "1")
+            redises.clock.tick(2.0)
+            assert await first.engine.invalidation.confirm() is Trust.VERIFIED
+            assert await first.get("a") == 1
 
     asyncio.run(test())
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncGenerator
 
 import pytest
 from redis.exceptions import (
@@ -23,6 +24,7 @@ from asgi_tiercache.errors import TierError
 from asgi_tiercache.signals import BreakerChanged, TierFailed
 from asgi_tiercache.testing import TickingClock
 from asgi_tiercache.tiers.breaker import AT_FIRST, AT_ONCE, Breaker
+from asgi_tiercache.tiers.loops import WrongLoopError
 from tests.tiers.doubles import Recorder, ticks, until
 
 
@@ -531,6 +533,48 @@ def test_a_pool_that_has_no_connection_left_is_no_failure() -> None:
     bench = Bench()
     asyncio.run(bench.fail(10, MaxConnectionsError("Too many connections")))
     assert (bench.breaker.state, bench.breaker.failures) == ("closed", 0)
+
+
+def test_calls_from_a_loop_that_is_ending_say_nothing_of_the_tier() -> None:
+    bench = Bench()
+    asked = []
+
+    async def asks_at_the_end() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await ticks(3)  # what belongs to the loop is let go at the same time
+            for _ in range(10):
+                with pytest.raises(TierError, match="ending"):
+                    await bench.run()
+                asked.append(bench.breaker.state)
+
+    late = asks_at_the_end()
+
+    async def body() -> None:
+        await bench.run()
+        await anext(late)
+
+    asyncio.run(body())
+    assert asked == ["closed"] * 10
+
+
+def test_a_probe_that_could_not_ask_does_not_put_the_next_one_off_for_longer() -> None:
+    bench = Bench()
+
+    async def body() -> None:
+        await bench.fail(3)
+        bench.remote.error = WrongLoopError("the client that was given belongs to another event loop")
+        bench.clock.tick(0.26)
+        for _ in range(5):
+            await bench.probed()
+            bench.clock.tick(0.31)
+        bench.remote.error = None
+        await bench.probed()
+        assert await bench.run() == "answer"
+
+    asyncio.run(body())
+    assert bench.breaker.state == "closed"
 
 
 def test_calls_that_never_had_their_turn_open_nothing_while_others_are_answered() -> None:

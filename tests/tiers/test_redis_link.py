@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import uvloop
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError, ResponseError
 from redis.utils import str_if_bytes
 
 from asgi_tiercache.errors import TierError
-from asgi_tiercache.tiers.clients import Script
+from asgi_tiercache.tiers.clients import LEAVE_EVERY, Script
 from asgi_tiercache.tiers.redis import MAX_AT_ONCE, RedisLink, RedisTier
 from asgi_tiercache.types import Write
 from tests.certificates import Certificates
@@ -274,6 +275,37 @@ def test_a_given_client_with_few_connections_makes_calls_wait_instead_of_failing
         async with Redis.from_url(redis_server.url, max_connections=2) as client:
             tier = RedisTier(RedisLink(client=client))
             assert await asyncio.gather(*(tier.get_many(["none"]) for _ in range(50))) == [[None]] * 50
+
+    asyncio.run(body())
+
+
+def test_a_master_that_has_become_a_replica_is_left_without_a_read_that_fails(own_redis: RedisServer) -> None:
+    async def body() -> None:
+        link = RedisLink(own_redis.url)
+        tier = RedisTier(link)
+        refused = 0
+
+        async def read() -> None:
+            while refused < 8:
+                assert await tier.get_many(["a"]) == [b"1"]
+                assert await link.each([("GET", "none")]) == [None]
+
+        async def write() -> None:
+            nonlocal refused
+            while refused < 8:
+                await asyncio.sleep(LEAVE_EVERY / 5)
+                with pytest.raises(TierError, match="ReadOnlyError"):
+                    await tier.set_many([Write("a", b"2", 60.0)])
+                refused += 1
+
+        await tier.set_many([Write("a", b"1", 60.0)])
+        with SyncRedis.from_url(own_redis.url) as client:
+            client.execute_command("REPLICAOF", "127.0.0.1", "1")
+            await asyncio.gather(*(tier.get_many(["a"]) for _ in range(20)))
+            before = {each["id"] for each in client.client_list()} - {str(client.client_id())}
+            await asyncio.gather(*(read() for _ in range(20)), write())
+            assert before & {each["id"] for each in client.client_list()} == set()
+        await tier.aclose()
 
     asyncio.run(body())
 
