@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from asgi_tiercache.ageing import failure_ttl
 from asgi_tiercache.codec.failures import FailureCodec
 from asgi_tiercache.codec.values import ValueCodec
-from asgi_tiercache.engine.core import Place, TooLateError
+from asgi_tiercache.engine.core import TooLateError
+from asgi_tiercache.engine.entries import Place
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.engine.tags import key_tag, prefix_tags, too_many
 from asgi_tiercache.errors import CodecError

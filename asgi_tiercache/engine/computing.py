@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from asgi_tiercache.engine.calls import Call
-from asgi_tiercache.engine.core import REFRESH_SECONDS, TOO_MANY_KEYS, Engine, Found
+from asgi_tiercache.engine.core import REFRESH_SECONDS, Engine
+from asgi_tiercache.engine.entries import TOO_MANY_KEYS, Found
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.errors import CodecError, TierCacheError
 from asgi_tiercache.http.reuse import NO_DIRECTIVES, Use, judge, may_stand_in

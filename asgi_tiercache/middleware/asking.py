@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_tiercache.engine.core import Engine, Found, TooLateError
+from asgi_tiercache.engine.core import Engine, TooLateError
+from asgi_tiercache.engine.entries import Found
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.middleware.exchange import Exchange
 from asgi_tiercache.middleware.request import Request, part_of

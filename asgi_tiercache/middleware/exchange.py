@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_tiercache.engine.core import Engine, Found
+from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.engine.entries import Found
 from asgi_tiercache.http import cache_status, reuse
 from asgi_tiercache.http.reuse import NO_DIRECTIVES, Use
 from asgi_tiercache.invalidation.knowledge import Verdict

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from starlette.types import Message
 
-from asgi_tiercache.engine.core import Found
+from asgi_tiercache.engine.entries import Found
 from asgi_tiercache.http.conditional import PARTIAL_AND_CONDITIONAL
 from asgi_tiercache.middleware.answer import ConditionalSend
 from asgi_tiercache.middleware.asking import Asking, LateResponseError

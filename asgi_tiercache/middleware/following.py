@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from asgi_tiercache.engine.core import Found
+from asgi_tiercache.engine.entries import Found
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.http.reuse import Use
 from asgi_tiercache.invalidation.knowledge import Verdict

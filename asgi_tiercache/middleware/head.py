@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from starlette.types import Message
 
-from asgi_tiercache.engine.core import Found
+from asgi_tiercache.engine.entries import Found
 from asgi_tiercache.http import cache_status
 from asgi_tiercache.http.fields import octets_of
 from asgi_tiercache.http.validation import freshened, head_agrees, own_headers, updated_by_one

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import Message, Scope
 
-from asgi_tiercache.engine.core import Found
+from asgi_tiercache.engine.entries import Found
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.middleware.answer import ConditionalSend
 from asgi_tiercache.middleware.asking import Asking, LateResponseError

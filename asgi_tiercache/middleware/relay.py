@@ -13,7 +13,8 @@ from collections import deque
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_tiercache.engine.core import REFRESH_SECONDS, Engine, Found
+from asgi_tiercache.engine.core import REFRESH_SECONDS, Engine
+from asgi_tiercache.engine.entries import Found
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.http.fields import OCTETS
 from asgi_tiercache.middleware.stream import (

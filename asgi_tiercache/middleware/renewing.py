@@ -6,7 +6,7 @@ import copy
 
 from starlette.types import Message, Scope
 
-from asgi_tiercache.engine.core import Found
+from asgi_tiercache.engine.entries import Found
 from asgi_tiercache.keys.withhold import NOBODYS_ADDRESS
 from asgi_tiercache.middleware.asking import Asking
 from asgi_tiercache.middleware.exchange import Exchange

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 
-from asgi_tiercache.engine.core import Found
+from asgi_tiercache.engine.entries import Found
 from asgi_tiercache.http.reuse import Use
 from asgi_tiercache.invalidation.lease import Trust
 from asgi_tiercache.middleware.answer import covers

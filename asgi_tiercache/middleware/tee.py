@@ -8,7 +8,8 @@ import anyio.to_thread
 from starlette.types import Message, Scope
 
 from asgi_tiercache.codec.entries import MAX_FIELDS, MAX_LINES
-from asgi_tiercache.engine.core import TOO_MANY_KEYS, Engine
+from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.engine.entries import TOO_MANY_KEYS
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.engine.tags import group_tags, too_many
 from asgi_tiercache.http import cache_status

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
-from asgi_tiercache.engine.core import Engine, Place
+from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.engine.entries import Place
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.http.vary import variant
 from asgi_tiercache.keys.escape import digest, frame

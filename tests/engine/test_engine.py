@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from asgi_tiercache import Policy
-from asgi_tiercache.engine.core import Place
+from asgi_tiercache.engine.entries import Place
 from asgi_tiercache.signals import WriteDropped
 from asgi_tiercache.tiercache import TierCache
 from asgi_tiercache.types import Entry, Stamp

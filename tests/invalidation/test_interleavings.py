@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from asgi_tiercache.engine.core import Engine, Place
+from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.engine.entries import Place
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.invalidation.knowledge import Knowledge, Verdict
 from asgi_tiercache.invalidation.lease import Lease

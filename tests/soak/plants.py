@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from asgi_tiercache import TierCache
-from asgi_tiercache.engine.core import Engine, Place
+from asgi_tiercache.engine.core import Engine
+from asgi_tiercache.engine.entries import Place
 from asgi_tiercache.engine.fill import Fill
 from asgi_tiercache.invalidation.knowledge import Knowledge, Verdict
 from asgi_tiercache.invalidation.log import Record
