@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 
 from tests.engine.doubles import written
-from tests.faults.scenario import nothing_left
+from tests.faults.scenario import DEADLINE, SLACK, nothing_left
 from tests.faults.scene import Truth, Worker
 from tests.faults.table import Case
 from tests.servers import RedisServer
@@ -38,6 +38,8 @@ def exhausted(redis: RedisServer, pool: str) -> str:
                 await asyncio.gather(*(worker.ask(f"/item/{number}-{one}") for one in range(4)), worker.ask("/item/1"))
             assert not (await worker.change("1")).durable
             slowest = max(answer.seconds for answer in worker.answers)
+            assert slowest < DEADLINE + SLACK
+            assert worker.uses_redis or pool != "raises at once", "it was not even asked"
             assert len(client.connection_pool._in_use_connections) == 2
             for connection in held:
                 await client.connection_pool.release(connection)

@@ -7,6 +7,7 @@ gone afterwards unless `--found` names a folder; `tests.fuzz.keep` takes over fr
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -31,9 +32,17 @@ def main() -> None:
     if arguments.target == "list":
         sys.stdout.write("\n".join([*TARGETS, ""]))
         return
-    found = arguments.found or Path(tempfile.mkdtemp(prefix="fuzz-"))
-    found.mkdir(parents=True, exist_ok=True)
-    _fuzz(arguments.target, arguments.seconds, found, arguments.corpus or CORPUS / arguments.target)
+    corpus = arguments.corpus or CORPUS / arguments.target
+    if arguments.found is not None:
+        arguments.found.mkdir(parents=True, exist_ok=True)
+        _fuzz(arguments.target, arguments.seconds, arguments.found, corpus)
+        return
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        child = os.fork()  # libFuzzer ends the process in which it runs, at once: nothing would be tidied up
+        if child == 0:
+            _fuzz(arguments.target, arguments.seconds, Path(folder), corpus)
+        _, status = os.waitpid(child, 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
 
 
 def _fuzz(name: str, seconds: int, found: Path, corpus: Path) -> None:

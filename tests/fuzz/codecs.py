@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 import struct
 import typing
 import zlib
@@ -19,8 +20,9 @@ from pydantic import BaseModel
 from xxhash import xxh64_digest
 
 from asgi_tiercache.codec import FailureCodec, Rejected, codec_for, decode, encode
-from asgi_tiercache.codec.entries import HEAD, MAX_TAGS, stamp_of
+from asgi_tiercache.codec.entries import HEAD, MAX_FIELDS, MAX_TAGS, stamp_of
 from asgi_tiercache.errors import CodecError
+from asgi_tiercache.http.vary import MAX_NAMES
 from asgi_tiercache.types import Entry
 from tests.fuzz.target import Source, Target
 
@@ -52,13 +54,16 @@ class Sealed(NamedTuple):
         texts, _, lines, body = self.parts
         return (
             flags in _FLAGS
-            and (status <= 2 or 100 <= status <= 999)
+            and (status <= 2 or (200 <= status <= 599 and status != 304))
             and position < 2**63
             and all(math.isfinite(each) for each in (created, *times))
             and all(each >= 0 for each in times)
             and tags <= min(MAX_TAGS, texts.count(b"\0"))
             and _is_utf8(texts)
+            and all(name.isascii() for name in texts.split(b"\0")[1 + tags :])
+            and texts.count(b"\0") - tags <= MAX_NAMES
             and (not lines or (lines.endswith(b"\0") and lines.count(b"\0") % 2 == 0))
+            and _is_one_answer(status, lines.split(b"\0")[:-1], self.plain)
             and self.plain <= _MAX_BODY
             and (_inflates_to(body, self.plain) if compression == 1 else compression == 0 and len(body) == self.plain)
         )
@@ -70,6 +75,21 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _is_one_answer(status: int, parts: Sequence[bytes], length: int) -> bool:
+    """Whether field lines, name and value in turn, can stand as they are before a body of `length` bytes."""
+    names, values = parts[::2], parts[1::2]
+    lengths = [value.strip(b" \t") for name, value in zip(names, values, strict=True) if name == b"content-length"]
+    return (
+        (status != 204 or not length)
+        and len(names) <= MAX_FIELDS
+        and all(re.fullmatch(rb"[!#$%&'*+\-.^_`|~0-9a-z]+", name) for name in names)
+        and not any(re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", value) for value in values)
+        and b"transfer-encoding" not in names
+        and all(each.isdigit() and each.lstrip(b"0") == b"%d" % length * bool(length) for each in lengths)
+        and (status != 1 or all(value.isascii() for value in values))
+    )
 
 
 def _inflates_to(body: bytes, size: int) -> bool:
