@@ -70,7 +70,8 @@ class _Outage:
 class FailureLog:
     """Logs when a tier's circuit breaker opens, with the last error, and when it closes, with what that cost.
 
-    What a tier refuses though it is well is logged once for each kind of operation. Subscribes to `Signals`.
+    What a tier refuses though it is well is logged once for each kind of operation, until a breaker of the tier has
+    closed. Subscribes to `Signals`.
 
     Args:
         clock: Monotonic, in seconds.
@@ -110,7 +111,7 @@ class FailureLog:
         kind = (tier, operation)
         if refused and operation != "set" and kind not in self._refused and len(self._refused) < MAX_REFUSED:
             self._refused.add(kind)
-            logger.warning("%s refuses %s (%r); this is not logged again", tier, operation, error)
+            logger.warning("%s refuses %s (%r); this is logged once", tier, operation, error)
 
     def _opened(self, name: str) -> None:
         self._outages[name] = _Outage(self._clock())
@@ -122,9 +123,11 @@ class FailureLog:
         outage = self._outages.pop(name, None)
         if outage is None:
             return
+        tier = name.removesuffix(WRITES)
+        self._refused = {kind for kind in self._refused if kind[0] != tier}
         logger.warning(
-            "%s %s after %.1f s; %d failures, %d writes dropped",
-            name.removesuffix(WRITES),
+            "%s %s after %.1f s; %d more failures, %d writes dropped",
+            tier,
             "takes writes again" if name.endswith(WRITES) else "is back",
             self._clock() - outage.since,
             outage.failures,

@@ -178,10 +178,12 @@ class Stats:
 
     Args:
         regions: Says, when asked, how full each region of L1 is.
+        held: Says, when asked, how many invalidations wait for the log to take them.
     """
 
-    def __init__(self, regions: Callable[[], Iterable[RegionSize]] = tuple) -> None:
+    def __init__(self, regions: Callable[[], Iterable[RegionSize]] = tuple, held: Callable[[], int] = int) -> None:
         self._regions = regions
+        self._held = held
         self._routes = _Rows(_Route, MAX_ROUTES)
         self._places = _Rows(_Place)
         self._reads = _Rows(_Place)
@@ -228,7 +230,8 @@ class Stats:
           them: an entry that was found and then judged invalid is a hit of the tier, yet no answer.
         - `flight`: `hits` that waited for another request's fill, and their `latency`.
         - `failures`, `breakers`, `rejected`, `writes`: by lower tier.
-        - `evictions`: entries by region. `invalidations`: by whether they were durable, then by kind.
+        - `evictions`: entries by region. `invalidations`: by whether they were durable, then by kind;
+          `held`: those that wait for the log now.
         - `refreshes`: of what was stale or soon would be, by outcome. `callbacks_failed`: those of `on_invalidate`, by
           exception.
         - `routes`, only where asked for: by route its `answers`, `passes` and `not_stored`.
@@ -247,7 +250,11 @@ class Stats:
             "rejected": _copies(self._rejected),
             "writes": {"dropped": _copies(self._dropped)},
             "evictions": self._evictions.copy(),
-            "invalidations": {"durable": self._durable.copy(), "not_durable": self._not_durable.copy()},
+            "invalidations": {
+                "durable": self._durable.copy(),
+                "not_durable": self._not_durable.copy(),
+                "held": self._held(),
+            },
             "refreshes": self._refreshes.copy(),
             "callbacks_failed": self._callbacks.copy(),
         }

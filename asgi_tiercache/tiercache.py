@@ -128,7 +128,7 @@ class TierCache(Purging):
         """Where requests put what they have changed; for the middleware."""
         events = Events(self.engine, self.outboxes, namespace=self.namespace, waiter=self._bridge.waiter)
         super().__init__(purger, self.engine.invalidation, events)
-        self._stats = Stats(self._regions)
+        self._stats = Stats(self._regions, lambda: self.engine.invalidation.held)
         self._stats.listen_to(self.engine.signals)
         logger.addFilter(ONE_LINE_EACH)
         self.engine.signals.subscribe(FailureLog(), *FailureLog.KINDS)

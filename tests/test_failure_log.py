@@ -45,7 +45,7 @@ def test_its_return_is_logged_with_what_it_cost_and_no_line_can_be_forged(caplog
         log(BreakerChanged("L2", "closed"))
     opened, closed = (record.getMessage() for record in caplog.records)
     assert "\n" not in opened
-    assert closed == "L2 is back after 12.3 s; 100 failures, 100 writes dropped"
+    assert closed == "L2 is back after 12.3 s; 100 more failures, 100 writes dropped"
 
 
 def test_a_tier_that_takes_no_writes_is_logged_by_itself(caplog: pytest.LogCaptureFixture) -> None:
@@ -58,7 +58,7 @@ def test_a_tier_that_takes_no_writes_is_logged_by_itself(caplog: pytest.LogCaptu
         log(BreakerChanged("L2 writes", "closed"))
     assert [record.getMessage() for record in caplog.records] == [
         "L2 takes nothing ('set: OOM')",
-        "L2 takes writes again after 0.0 s; 0 failures, 1 writes dropped",
+        "L2 takes writes again after 0.0 s; 0 more failures, 1 writes dropped",
     ]
 
 
@@ -71,6 +71,18 @@ def test_what_is_refused_is_logged_once_for_each_operation(caplog: pytest.LogCap
             log(TierFailed("L2", "get", "reset"))
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
-        "L2 refuses get ('no permission\\n'); this is not logged again",
-        "L2 refuses lease ('no permission'); this is not logged again",
+        "L2 refuses get ('no permission\\n'); this is logged once",
+        "L2 refuses lease ('no permission'); this is logged once",
     ]
+
+
+def test_what_is_refused_is_logged_again_after_the_tier_was_well(caplog: pytest.LogCaptureFixture) -> None:
+    log = FailureLog()
+    with caplog.at_level(logging.WARNING, "asgi_tiercache"):
+        for _ in range(2):
+            log(TierFailed("L2", "append", "READONLY", refused=True))
+            log(BreakerChanged("L2 writes", "open"))
+            log(BreakerChanged("L2 writes", "closed"))
+    assert [record.getMessage() for record in caplog.records].count(
+        "L2 refuses append ('READONLY'); this is logged once"
+    ) == 2

@@ -307,7 +307,7 @@ def test_evictions_are_counted_in_entries_by_region() -> None:
 
 def test_invalidations_are_counted_by_kind_and_by_whether_they_are_durable() -> None:
     signals = Invalidated("tag", 3, True), Invalidated("tag", 1, False), Invalidated("all", 1, True)
-    assert counted(*signals)["invalidations"] == {"durable": {"tag": 3, "all": 1}, "not_durable": {"tag": 1}}
+    assert counted(*signals)["invalidations"] == {"durable": {"tag": 3, "all": 1}, "not_durable": {"tag": 1}, "held": 0}
 
 
 def test_any_number_of_tier_names_is_bounded() -> None:

@@ -90,6 +90,11 @@ class Invalidation:
     def __repr__(self) -> str:
         return f"<Invalidation {self.log!r} {self.knowledge!r} pending={len(self._held)}>"
 
+    @property
+    def held(self) -> int:
+        """How many invalidations wait for the log to take them."""
+        return len(self._held)
+
     async def start(self) -> None:
         """Hear of the log, and follow it."""
         await self.confirm()

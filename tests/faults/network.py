@@ -112,7 +112,6 @@ SLOW = (
         clients="slow hits, until what takes two round trips reaches the deadline",
         receipts="either",
         opens=None,
-        asked_in_vain=2,
     ),
     Row(
         name="2 KB/s, bodies of 20 KB",
@@ -121,7 +120,6 @@ SLOW = (
         clients="slow hits, until one reaches the deadline",
         receipts="either",
         opens=None,
-        asked_in_vain=2,
     ),
 )
 BROKEN = (
@@ -130,7 +128,7 @@ BROKEN = (
     Row(name="reply cut short, connection ended", **network(Fault(closed_after=3)), clients=AT_ONCE, rare=True),
     _garbled("random bytes", b"\xff\x00*\x13"),
     _garbled("an integer", b":5\r\n"),
-    _garbled("an error", b"-ERR no\r\n", opens=None, rare=True),
+    _garbled("an error", b"-ERR no\r\n", opens=None, recovery="the next write that is taken", rare=True),
     _garbled("an empty list", b"*0\r\n", rare=True),
     _garbled("nil", b"$-1\r\n", opens=None, rare=True),
     _garbled("OK", b"+OK\r\n", opens=None, rare=True),
@@ -169,6 +167,7 @@ BROKEN = (
         name="push messages before each reply",
         **network(Fault(before=b">2\r\n+message\r\n+x\r\n")),
         clients="hits as before; at worst as above",
+        recovery="nothing, or new connections",
         receipts="either",
         opens=None,
     ),

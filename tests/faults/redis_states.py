@@ -24,6 +24,7 @@ NOTHING = "nothing but misses"
 NEW_EPOCH = "whoever asks next begins a new epoch; entries from before are misses"
 PROBED = "the next probe that is answered closes the breaker"
 SENT = "what was held is sent again"
+TRIED = "what was held is sent again, and a write is tried now and then"
 FIELDS = ("epoch", "clock", "floor", "soft", "run_id", "patterns", "due", "mark", "marked", "counted", "sweep")
 TOP = 2**64 - 1
 """The largest number in an id of a stream."""
@@ -301,13 +302,15 @@ _RIGHTS = AsAdmin([("ACL", "SETUSER", "default", "-@all", "+ping")], [("ACL", "S
 _WRITES = AsAdmin([("ACL", "SETUSER", "default", "-@write")], [("ACL", "SETUSER", "default", "+@all")])
 _CLIENTS = AsAdmin([("CONFIG", "SET", "maxclients", 1), _KILL], [("CONFIG", "SET", "maxclients", 10_000)])
 _LOADING = Loading()
-_REFUSED: dict[str, Any] = {"clients": MISSES, "receipts": "held", "recovery": PROBED, "seconds": 0.8}
+_REFUSED: dict[str, Any] = {"clients": MISSES, "receipts": "held", "seconds": 0.8}
 _RIGHTS_ROWS = (
-    _row("MISCONF: the last save failed", fail_to_save, does(("CONFIG", "SET", "save", "")), **_REFUSED),
-    _row("NOAUTH: a password was set", _PASSWORD.begin, _PASSWORD.end, **_REFUSED, opens=True),
-    _row("NOPERM: all rights taken", _RIGHTS.begin, _RIGHTS.end, **_REFUSED, rare=True),
-    _row("NOPERM: the right to write taken", _WRITES.begin, _WRITES.end, **_REFUSED),
-    _row("`maxclients` reached", _CLIENTS.begin, _CLIENTS.end, **_REFUSED, opens=True),
+    _row(
+        "MISCONF: the last save failed", fail_to_save, does(("CONFIG", "SET", "save", "")), **_REFUSED, recovery=TRIED
+    ),
+    _row("NOAUTH: a password was set", _PASSWORD.begin, _PASSWORD.end, **_REFUSED, recovery=PROBED, opens=True),
+    _row("NOPERM: all rights taken", _RIGHTS.begin, _RIGHTS.end, **_REFUSED, recovery=TRIED, rare=True),
+    _row("NOPERM: the right to write taken", _WRITES.begin, _WRITES.end, **_REFUSED, recovery=TRIED),
+    _row("`maxclients` reached", _CLIENTS.begin, _CLIENTS.end, **_REFUSED, recovery=PROBED, opens=True),
     _row(
         "LOADING: restarted with much to load",
         _LOADING.begin,

@@ -63,7 +63,6 @@ class Row:
         recovery: How it ends, in words.
         opens: Whether the circuit breaker must open; None: it may.
         seconds: How long it lasts.
-        asked_in_vain: Deadlines that one request may wait for.
         padding: Bytes of the bodies.
         setting: Builds the stage.
         rare: Played by `make test-long` alone.
@@ -78,7 +77,6 @@ class Row:
     recovery: str = "a probe"
     opens: bool | None = True
     seconds: float = 0.3
-    asked_in_vain: int = 1
     padding: int = 500
     setting: Setting = alone
     rare: bool = False

@@ -73,7 +73,9 @@ def test_it_is_not_durable_while_the_log_does_not_take_it_yet_it_holds_here() ->
             log.fail()
             assert await cache.invalidate("t") == Receipt(durable=False, position=None, names=("t",))
             assert await cache.get("k") is None
+            assert cache.stats()["invalidations"]["held"] == 1
             log.recover()
+        assert cache.stats()["invalidations"]["held"] == 0
 
     run(test())
 
