@@ -355,8 +355,9 @@ class Tee:
     async def _file(self, path: object) -> None:
         limit = min(self._route.policy.files, self._route.policy.max_body)
         body = None
-        # A number would be an open file of the process's, which reading it would close.
-        if limit and isinstance(path, str | PathLike):
+        # A number would be an open file of the process's, which reading it would close. And what a server makes of a
+        # file after part of a body is for it to say.
+        if limit and not self._size and isinstance(path, str | PathLike):
             body = await anyio.to_thread.run_sync(_read_small, path, limit)
         if body is None:
             return self.refuse("pathsend")

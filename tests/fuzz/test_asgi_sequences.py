@@ -55,6 +55,7 @@ BODIES = st.builds(
     st.sampled_from([{}, *({"body": body} for body in (b"", b"te", b"text", b"x" * 40, bytearray(b"te")))]),
     st.sampled_from([{}, {"more_body": True}, {"more_body": True}, {"more_body": False}]),
 )
+FILE: Message = {"type": "http.response.pathsend", "path": str(Path(__file__).parent / "table.py")}
 OTHERS: st.SearchStrategy[Message] = st.sampled_from(
     [
         {"type": "http.response.debug", "info": {}},
@@ -64,7 +65,7 @@ OTHERS: st.SearchStrategy[Message] = st.sampled_from(
         {"type": "http.response.zerocopysend", "file": 9},
         {"type": "http.response.pathsend", "path": "/no/such/file"},
         {"type": "http.response.pathsend", "path": str(Path(__file__).parent)},
-        {"type": "http.response.pathsend", "path": str(Path(__file__).parent / "table.py")},
+        FILE,
         {"type": "http.response.unknown"},
         {"type": "websocket.accept"},
     ]
@@ -111,14 +112,17 @@ def _steps(*messages: st.SearchStrategy[Message]) -> st.SearchStrategy[list[Step
     )
 
 
+BEGIN = Step("send", {"type": "http.response.start", "status": 200, "headers": []})
+PART: Message = {"type": "http.response.body", "body": b"part", "more_body": True}
 STEPS = _steps(BODIES, BODIES, BODIES, STARTS, OTHERS)
 ANY_STEPS = _steps(BODIES, BODIES, STARTS, OTHERS, MALFORMED, MALFORMED)
+WITH_FILES = Policy(ttl=60, status_ttl={404: 5, 500: 5}, files=100_000)
 POLICIES = st.sampled_from(
     [
         Policy(ttl=60),
         Policy(ttl=60, max_body=30),
         Policy(ttl=60, finish=False),
-        Policy(ttl=60, status_ttl={404: 5, 500: 5}, files=100_000),
+        WITH_FILES,
         Policy(ttl=60, stale_if_error=60, soft_timeout=1.0),
         Policy.http(),
         Policy.http(ttl=60),
@@ -207,6 +211,8 @@ def test_the_first_client_sees_what_the_app_alone_would_have_shown(
 
 
 @settings(max_examples=EXAMPLES)
+@example(steps=[BEGIN, Step("send", FILE)], policy=WITH_FILES, swallows=False)
+@example(steps=[BEGIN, Step("send", PART), Step("send", FILE)], policy=WITH_FILES, swallows=False)
 @given(steps=ANY_STEPS, policy=POLICIES, swallows=st.booleans())
 def test_what_no_server_can_send_is_not_stored_and_breaks_nothing(
     steps: list[Step], policy: Policy | None, swallows: bool
