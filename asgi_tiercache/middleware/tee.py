@@ -229,6 +229,9 @@ class Tee:
         self._keep(bytes(body))
         if not message.get("more_body", False):
             self.failing = False
+            declared = set(values(self._headers, b"content-length"))
+            if declared and declared != {b"%d" % self._size}:
+                return  # a server may cut the connection, which is for who asked alone
             self.failure = self._made(Store(lifetime=0.0, age=0.0, shared=False, vary=()))
             self.failure.born = self._engine.clock.monotonic()
 

@@ -74,6 +74,21 @@ def test_an_error_of_an_explicit_policy_is_given_to_all_who_wait_and_to_nobody_a
     run(test())
 
 
+def test_an_error_that_is_not_as_long_as_announced_is_for_who_asked_alone() -> None:
+    async def test() -> None:
+        service = Service(POLICY)
+        production, asking = await service.crowd()
+        await production.start((b"content-length", b"9"), status=503, content=None)
+        await production.last(b"short")
+        for number in range(2, 2 + FOLLOWERS):
+            await service.answer(number)
+        assert (await asking[0].reply()).status == 503
+        for each in asking[1:]:
+            assert (await each.reply()).status == 200
+
+    run(test())
+
+
 @pytest.mark.parametrize("headers", [[(b"set-cookie", b"a=1")], [(b"vary", b"accept-language")]])
 def test_an_error_that_may_speak_of_one_client_is_for_that_one_and_the_others_ask_at_once(
     headers: list[Header],
